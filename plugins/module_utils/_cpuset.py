@@ -37,6 +37,7 @@ def parse_cpulist(text: str) -> frozenset[int]:
     if not body:
         return frozenset()
     ids: set[int] = set()
+    listed = 0
     for token in body.split(","):
         match = _REGION.fullmatch(token)
         if match is None:
@@ -50,6 +51,9 @@ def parse_cpulist(text: str) -> frozenset[int]:
             raise CpusetError(f"{_shown(token)} in the CPU list {_shown(body)} runs backwards: write {end}-{start}")
         if end > HIGHEST_ID:
             raise CpusetError(f"{_shown(token)} in the CPU list {_shown(body)} is above the highest id, {HIGHEST_ID}")
+        listed += end - start + 1
+        if listed > HIGHEST_ID + 1:
+            raise CpusetError(f"the CPU list {_shown(body)} names more ids than there can be ({HIGHEST_ID + 1})")
         if match[3] is None:
             ids.update(range(start, end + 1))
             continue
