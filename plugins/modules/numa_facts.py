@@ -225,8 +225,8 @@ ansible_facts:
         gpus:
           description:
             - The GPUs, ascending by PCI address.
-            - Without NVML these are the 3D controllers, display controllers and processing accelerators of NVIDIA, AMD and
-              Intel (of NVIDIA also VGA controllers), without those that C(vfio-pci) keeps for virtual machines.
+            - Without NVML these are the 3D controllers, display controllers and processing accelerators of NVIDIA, AMD
+              and Intel (of NVIDIA also VGA controllers), without those that C(vfio-pci) keeps for virtual machines.
           type: list
           elements: dict
           returned: success
