@@ -1,0 +1,111 @@
+# Copyright (c) 2026, numapin.inference contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+.DEFAULT_GOAL := help
+# The targets share build/ and the containers, and their output is read by people: one after the other.
+.NOTPARALLEL:
+SHELL := /bin/bash
+
+ifndef NUMAPIN_STARTED
+export NUMAPIN_STARTED := $(shell date +%s)
+endif
+
+# An environment is as good as its lock and its place: a changed lock or a moved checkout makes it anew.
+ENVIRONMENT := .venv/.numapin-$(shell { pwd -P; cat requirements/dev.txt; } | sha256sum | cut -c1-16)
+# Lets `ansible_collections.numapin.inference` resolve to the working tree.
+DEV := build/dev/ansible_collections/numapin/inference
+BIN := .venv/bin
+STEP := tools/step
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/build/dev
+export PYTHONPATH := $(CURDIR)/build/dev
+export PYTHONDONTWRITEBYTECODE := 1
+
+.PHONY: help
+help: ## show these targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r target text; do printf '  make %-12s %s\n' "$$target" "$$text"; done
+
+## The user's part
+
+.PHONY: demo demo-down
+demo: $(ENVIRONMENT) $(DEV) ## two inference hosts and a balancer in containers, real vLLM, one streamed answer
+	@tests/containers/demo up
+
+demo-down: $(ENVIRONMENT) $(DEV) ## remove the demo
+	@tests/containers/demo down
+
+## The contributor's part
+
+.PHONY: test check
+test: check sanity units integration molecule ## everything: check, sanity, units, integration, molecule
+	@now=$$(( $$(date +%s) - NUMAPIN_STARTED )); printf '\n==== all of make test passed in %d:%02d\n' $$((now / 60)) $$((now % 60))
+
+check: lint types unit ## the fast part: lint, types and unit tests, no container
+
+.PHONY: lint ruff yamllint ansible-lint changelog reuse tree
+lint: ruff yamllint tree reuse changelog ansible-lint ## every linter
+
+ruff: $(ENVIRONMENT)
+	@$(STEP) 2m "ruff: lint" ruff check --cache-dir .cache/ruff
+	@$(STEP) 2m "ruff: format" ruff format --check --diff --cache-dir .cache/ruff
+
+yamllint: $(ENVIRONMENT)
+	@$(STEP) 2m "yamllint" yamllint --strict .
+
+tree: $(ENVIRONMENT)
+	@$(STEP) 2m "tree: names no registry and no place of this machine" $(BIN)/python tools/check_tree.py
+
+reuse: $(ENVIRONMENT)
+	@$(STEP) 2m "reuse: every file has its licence" reuse lint --lines
+
+changelog: $(ENVIRONMENT)
+	@$(STEP) 2m "antsibull-changelog: fragments" antsibull-changelog lint
+
+ansible-lint: $(ENVIRONMENT) $(DEV)
+	@$(STEP) 5m "ansible-lint: profile production" ansible-lint
+
+.PHONY: types unit
+types: $(ENVIRONMENT) $(DEV) ## mypy, strict
+	@$(STEP) 5m "mypy: strict" tools/types
+
+unit: $(ENVIRONMENT) $(DEV) ## unit tests with plain pytest
+	@$(STEP) 5m "pytest: unit tests" pytest -n auto --dist worksteal -q
+
+.PHONY: collection sanity units integration molecule
+collection: $(ENVIRONMENT)
+	@$(STEP) 2m "ansible-galaxy: build and install the collection" tools/ansible-test install
+
+sanity: collection ## ansible-test sanity on the built and installed collection
+	@$(STEP) 15m "ansible-test: sanity" tools/ansible-test sanity
+
+units: collection ## ansible-test units on the built and installed collection
+	@$(STEP) 10m "ansible-test: units" tools/ansible-test units
+
+integration: collection ## ansible-test integration targets on this machine
+	@$(STEP) 10m "ansible-test: integration" tools/ansible-test integration
+
+molecule: $(ENVIRONMENT) $(DEV) ## the scenario default: containers, real vLLM, testinfra
+	@$(STEP) 25m "molecule: default" molecule test --scenario-name default
+
+.PHONY: format figures lock clean
+format: $(ENVIRONMENT) ## let ruff write the format it checks
+	@ruff check --fix --cache-dir .cache/ruff
+	@ruff format --cache-dir .cache/ruff
+
+figures: $(ENVIRONMENT) $(DEV) ## measure what the README claims, into build/figures.json
+	@$(STEP) 60m "figures" $(BIN)/python tests/figures/run.py
+
+lock: $(ENVIRONMENT) ## resolve requirements/dev.in into requirements/dev.txt anew
+	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		-o requirements/dev.txt requirements/dev.in
+
+clean: ## remove what can be rebuilt, except the demo's containers (make demo-down)
+	rm -rf .venv .cache build tests/output .ansible .hypothesis
+
+$(ENVIRONMENT):
+	@tools/bootstrap $@
+
+$(DEV):
+	@mkdir -p $(@D) && ln -sfn ../../../.. $@
