@@ -189,6 +189,7 @@ validated:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
 from ansible_collections.numapin.inference.plugins.module_utils._files import (
     STATE_DIRECTORY,
