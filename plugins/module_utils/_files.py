@@ -5,7 +5,6 @@
 # This is a PRIVATE part of the collection: do not use it from outside, it may change at any time.
 
 # System calls on paths and descriptors are this file's subject, so it says them as they are called.
-# ruff: noqa: PTH
 
 """A named set of files, treated as one: read, plan, stage and validate, write, read back, or nothing at all.
 
@@ -372,7 +371,7 @@ class FileSet:
             try:
                 if _found(change, change.before) != change.before:
                     _put(Change(change.path, change.after, change.before))
-            except (OSError, FilesError) as error:  # noqa: PERF203
+            except (OSError, FilesError) as error:
                 failed.append(f"{change.path} ({error})")
         try:
             if not failed:

@@ -53,7 +53,7 @@ class Instance:
 
 @dataclass(frozen=True)
 class Answer:
-    """How an instance is. ``seconds`` is how long this call watched it; ``log`` the cause and last lines if not ready."""
+    """How an instance is. ``seconds`` is how long this call watched it; ``log`` has lines when it is not ready."""
 
     name: str
     unit: str
@@ -323,7 +323,7 @@ def find_cause(journal: t.Sequence[tuple[str, str]]) -> list[str]:
     """The lines of (invocation, text) that say why; of the last invocation that has any.
 
     vLLM's last lines only say ``Engine core initialization failed. See root cause above``: the cause is where the first
-    traceback of that start ends. Otherwise it is what argparse or systemd refused, or the first line logged as an error.
+    traceback of that start ends. Else it is what argparse or systemd refused, or the first line logged as an error.
     """
     invocations = list(dict.fromkeys(invocation for invocation, _text in journal))
     for invocation in reversed(invocations):

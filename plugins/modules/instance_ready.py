@@ -14,8 +14,9 @@ version_added: 0.1.0
 author:
   - numapin.inference contributors (@numapin)
 description:
-  - An instance is ready when its unit is active, C(/health) answers 200, C(/v1/models) names its model, and a completion
-    of one token comes back. For a model that offers no completions, such as an embedding model, its name is enough.
+  - An instance is ready when its unit is active, C(/health) answers 200, C(/v1/models) names its model, and a
+    completion of one token comes back. For a model that offers no completions, such as an embedding model, its name is
+    enough.
   - Waits until all instances are ready, one of them has failed, or O(timeout_seconds) are over.
   - Of an instance that failed it returns the cause from the journal. vLLM logs that far above its last lines.
   - The module does not fail because of an instance; look at RV(ready) and RV(instances).
@@ -64,7 +65,7 @@ options:
     type: int
     default: 300
   restarts_allowed:
-    description: How many times systemd may have restarted an instance before it counts as failed, as long as it is not ready.
+    description: How many times systemd may have restarted an instance that is not ready before it counts as failed.
     type: int
     default: 0
 """
@@ -112,8 +113,8 @@ instances:
       type: str
     state:
       description:
-        - V(ready); V(loading), when it is not ready yet; V(failed), when it will not become ready by waiting; V(absent),
-          when its unit does not exist or is stopped.
+        - V(ready); V(loading), when it is not ready yet; V(failed), when it will not become ready by waiting;
+          V(absent), when its unit does not exist or is stopped.
       type: str
     detail:
       description: What was found last, of a failed one with the cause.
@@ -144,6 +145,7 @@ import typing as t
 from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
 from ansible_collections.numapin.inference.plugins.module_utils._readiness import (
     READY,
