@@ -7,7 +7,7 @@
 Usage: ``python tools/check_tree.py``. Looks through every file git tracks or would track for
 
 * the host name of a package registry or container registry: where packages come from is the user's setting;
-* a path or host of this very machine: this checkout's directory, the user's home, and whatever pip and uv are told here;
+* a path or host of this very machine: this checkout's directory, the user's home, what pip and uv are told here;
 * a merge conflict marker.
 """
 
@@ -116,8 +116,8 @@ def main() -> None:
         print(line)
     if found:
         sys.exit(
-            f"{len(found)} places in {len(files)} files name a registry or this machine. Make it a variable, or leave it to "
-            "the user's pip, uv or podman configuration."
+            f"{len(found)} places in {len(files)} files name a registry or this machine. Make it a variable, "
+            "or leave it to the user's pip, uv or podman configuration."
         )
     print(f"{len(files)} files name no registry and nothing of this machine")
 

@@ -4,8 +4,8 @@
 
 """What ansible-test runs to put pip into an empty virtual environment, without the download it would do by itself.
 
-``tools/ansible-test`` lays it where ansible-test looks for its downloaded script. The arguments name the pip version that
-the download would have had; any pip does, because ansible-test removes it again once the packages are installed.
+``tools/ansible-test`` lays it where ansible-test looks for its downloaded script. The arguments name the pip version
+that the download would have had; any pip does, because ansible-test removes it once the packages are installed.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 
 """Write one pip.conf that says what pip is told here by its files and by the environment together.
 
-Usage: ``python tools/pip_settings.py PATH``. ansible-test hands pip a cleaned environment and our own home directory, so
-an index, a certificate or a proxy that is set in ``PIP_*`` variables or in the user's pip.conf would be lost.
+Usage: ``python tools/pip_settings.py PATH``. ansible-test hands pip a cleaned environment and our own home directory,
+so an index, a certificate or a proxy that is set in ``PIP_*`` variables or in the user's pip.conf would be lost.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FALLBACKS = {
 def pip_settings(listing: str) -> dict[str, str]:
     """Return pip's options from ``pip config list``, whose lines read ``global.timeout='60'``.
 
-    Sections of single commands (``install.no-binary``) keep their name; the environment (``:env:``) counts last and wins.
+    Sections of single commands (``install.no-binary``) keep their name; the environment (``:env:``) wins.
     """
     settings: dict[str, str] = {}
     lines = sorted((line for line in listing.splitlines() if "=" in line), key=lambda line: line.startswith(":env:"))
