@@ -1,0 +1,127 @@
+# Copyright (c) 2026, numapin.inference contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Nothing leaves the root, nothing waits, and what cannot be read is None."""
+
+from __future__ import annotations
+
+import os
+import typing as t
+
+import pytest
+
+from ansible_collections.numapin.inference.plugins.module_utils._host import Host, HostError
+from ansible_collections.numapin.inference.tests.unit.plugins.module_utils.trees import write
+
+if t.TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A root with a file, and a secret beside the root."""
+    write(tmp_path / "secret", "outside\n")
+    write(tmp_path / "root/sys/a/value", " 42\n")
+    write(tmp_path / "root/secret", "inside\n")
+    return tmp_path / "root"
+
+
+def test_reads_below_the_root(root: Path) -> None:
+    host = Host(str(root))
+    assert not host.is_running_machine
+    assert host.read_text("/sys/a/value") == " 42\n"
+    assert host.read_int("/sys/a/value") == 42
+    assert host.list_dir("/sys") == ["a"]
+    assert host.exists("/sys/a/value")
+    assert host.exists("/sys/a")
+
+
+def test_the_running_machine() -> None:
+    host = Host()
+    assert host.is_running_machine
+    assert host.read_text("/proc/self/status") is not None
+    assert host.read_int("/proc/sys/kernel/pid_max") == int(host.read_text("/proc/sys/kernel/pid_max") or "")
+    assert host.readlink("/proc/self") == str(os.getpid())
+
+
+def test_what_is_not_there_is_none(root: Path) -> None:
+    host = Host(str(root))
+    assert host.read_text("/sys/nothing") is None
+    assert host.read_int("/sys/a/nothing/deeper") is None
+    assert host.read_text("/sys/a") is None
+    assert host.list_dir("/sys/a/value") is None
+    assert host.readlink("/sys/a/value") is None
+    assert not host.exists("/sys/nothing")
+
+
+@pytest.mark.parametrize("content", ["", "x", "1 2", "0x10", "--1", "1" * 21, "1.5", "\u00b2"])
+def test_what_is_no_number_is_none(root: Path, content: str) -> None:
+    write(root / "number", content)
+    assert Host(str(root)).read_int("/number") is None
+
+
+def test_links_inside_are_followed(root: Path) -> None:
+    (root / "sys/relative").symlink_to("a/value")
+    (root / "sys/directory").symlink_to("a")
+    (root / "absolute").symlink_to("/sys/a/value")
+    (root / "chain").symlink_to("sys/directory/../relative")
+    host = Host(str(root))
+    assert host.read_int("/sys/relative") == 42
+    assert host.read_int("/sys/directory/value") == 42
+    assert host.read_int("/absolute") == 42
+    assert host.read_int("/chain") == 42
+    assert host.readlink("/sys/directory") == "a"
+
+
+@pytest.mark.parametrize("target", ["../secret", "../../../../../secret", "/secret", "sys/../../../secret"])
+def test_links_never_lead_out(root: Path, target: str) -> None:
+    (root / "link").symlink_to(target)
+    (root / "up").symlink_to("../..")
+    host = Host(str(root))
+    assert host.read_text("/link") == "inside\n"
+    assert host.read_text("/up/secret") == "inside\n"
+    assert host.read_text("/../secret") == "inside\n"
+    assert host.list_dir("/up") == host.list_dir("/")
+
+
+def test_cycles_of_links_end(root: Path) -> None:
+    (root / "one").symlink_to("two")
+    (root / "two").symlink_to("one")
+    (root / "inner").symlink_to("inner/inner/inner")
+    host = Host(str(root))
+    for path in ("/one", "/one/value", "/inner", "/inner/x"):
+        assert host.read_text(path) is None
+        assert host.list_dir(path) is None
+        assert not host.exists(path)
+
+
+def test_a_root_reached_through_a_link(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "alias").symlink_to("root")
+    assert Host(str(tmp_path / "alias")).read_int("/sys/a/value") == 42
+
+
+def test_a_fifo_does_not_make_it_wait(root: Path) -> None:
+    os.mkfifo(root / "fifo")
+    assert Host(str(root)).read_text("/fifo") is None
+
+
+def test_reading_is_bounded(root: Path) -> None:
+    write(root / "large", "1" * 5000)
+    host = Host(str(root))
+    assert host.read_text("/large", limit_bytes=4999) is None
+    assert len(host.read_text("/large", limit_bytes=5000) or "") == 5000
+    assert host.read_int("/large") is None
+
+
+def test_binary_content_is_text_with_marks(root: Path) -> None:
+    (root / "binary").write_bytes(b"\xff\x00 1")
+    assert Host(str(root)).read_text("/binary") == "\ufffd\x00 1"
+
+
+@pytest.mark.parametrize("name", ["missing", "secret"])
+def test_a_root_that_is_no_directory(tmp_path: Path, root: Path, name: str) -> None:
+    with pytest.raises(HostError) as caught:
+        Host(str(tmp_path / name))
+    assert repr(str(tmp_path / name)) in str(caught.value)
+    assert "give the directory that holds the sys and proc" in str(caught.value)
