@@ -1,0 +1,321 @@
+# Copyright (c) 2026, numapin.inference contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Every shape of machine in ``trees`` is read right; what is damaged or missing is None or empty, with a warning."""
+
+from __future__ import annotations
+
+import shutil
+import typing as t
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ansible_collections.numapin.inference.plugins.module_utils._host import Host
+from ansible_collections.numapin.inference.plugins.module_utils._topology import (
+    Cpu,
+    Distance,
+    Hugepages,
+    Kernel,
+    Node,
+    Package,
+    Topology,
+    TopologyError,
+    read_topology,
+    to_plain,
+)
+from ansible_collections.numapin.inference.tests.unit.plugins.module_utils import trees
+
+if t.TYPE_CHECKING:
+    from pathlib import Path
+
+
+def read(root: Path, machine: trees.Machine) -> Topology:
+    return read_topology(Host(str(trees.lay_out(root, machine))))
+
+
+POOLS = (Hugepages(2048, 8, 6, 2), Hugepages(1048576, 0, 0, None))
+
+
+def test_two_sockets(tmp_path: Path) -> None:
+    topology = read(tmp_path, trees.two_sockets())
+    first, second = (Distance(0, 10), Distance(1, 21)), (Distance(0, 21), Distance(1, 10))
+    assert topology.nodes == (
+        Node(0, "0-3", 4, 65536, 61440, first, (0,), "cpu_and_memory", POOLS),
+        Node(1, "4-7", 4, 32768, 31744, second, (1,), "cpu_and_memory", POOLS),
+    )
+    assert topology.cpus[0] == Cpu(0, 0, 0, 0, "0", "0-3", online=True)
+    assert topology.cpus[5] == Cpu(5, 1, 1, 1, "5", "4-7", online=True)
+    assert [cpu.id for cpu in topology.cpus] == list(range(8))
+    assert topology.packages == (Package(0, "0-3", (0,)), Package(1, "4-7", (1,)))
+    assert topology.kernel == Kernel("6.1.0-40-amd64", 1, 0, "madvise", 2)
+    assert topology.allowed_cpus == "0-6"
+    assert topology.warnings == ()
+
+
+def test_smt_with_an_offline_cpu(tmp_path: Path) -> None:
+    topology = read(tmp_path, trees.two_sockets_smt_offline())
+    assert [node.cpus for node in topology.nodes] == ["0-1,4", "2-3,6-7"]
+    assert [node.cpu_count for node in topology.nodes] == [3, 4]
+    assert topology.cpus[0] == Cpu(0, 0, 0, 0, "0,4", "0-1,4", online=True)
+    assert topology.cpus[4] == Cpu(4, 0, 0, 0, "0,4", "0-1,4", online=True)
+    assert topology.cpus[1].smt_siblings == "1"
+    assert topology.cpus[7] == Cpu(7, 1, 1, 1, "3,7", "2-3,6-7", online=True)
+    # Its node stays known through its link; package and core are not told of an offline CPU.
+    assert topology.cpus[5] == Cpu(5, 0, None, None, None, None, online=False)
+    assert topology.packages == (Package(0, "0-1,4", (0,)), Package(1, "2-3,6-7", (1,)))
+    assert topology.allowed_cpus == "0-4,6-7"
+    assert topology.warnings == ()
+
+
+def test_sparse_ids_and_nodes_without_cpus_or_memory(tmp_path: Path) -> None:
+    topology = read(tmp_path, trees.sparse_with_memory_only())
+    assert [(n.id, n.cpus, n.kind, n.memory_total_mib) for n in topology.nodes] == [
+        (0, "0-1", "cpu_and_memory", 16384),
+        (8, "64", "cpu_and_memory", 16384),
+        (250, "", "memory_only", 65536),
+        (252, "65", "cpu_only", 0),
+    ]
+    # The n-th number of a distance file belongs to the n-th online node, not to node n.
+    assert topology.nodes[0].distances == (Distance(0, 10), Distance(8, 40), Distance(250, 80), Distance(252, 80))
+    assert topology.nodes[1].distances[0] == Distance(0, 41)
+    assert topology.nodes[2].package_ids == ()
+    assert topology.nodes[3].hugepages == ()
+    assert topology.packages == (Package(0, "0-1", (0,)), Package(8, "64-65", (8, 252)))
+    assert topology.cpus[-1].node == 252
+    assert topology.warnings == ()
+
+
+def test_no_numa_is_one_node_with_a_warning(tmp_path: Path) -> None:
+    topology = read(tmp_path, trees.no_numa())
+    pools = (Hugepages(2048, 0, 0, 0),)
+    assert topology.nodes == (Node(0, "0-1", 2, 8192, 4096, (), (0,), "cpu_and_memory", pools),)
+    assert [cpu.node for cpu in topology.cpus] == [0, 0]
+    assert topology.kernel == Kernel(None, None, None, None, 1)
+    (warning,) = topology.warnings
+    assert "names no NUMA node" in warning
+    assert "all online CPUs are taken as node 0" in warning
+
+
+def test_an_empty_node_directory_is_one_node_too(tmp_path: Path) -> None:
+    machine = replace(trees.no_numa(), nodes={}, online_nodes="")
+    topology = read(tmp_path, machine)
+    assert [(node.id, node.cpus) for node in topology.nodes] == [(0, "0-1")]
+    assert len(topology.warnings) == 1
+
+
+def test_overlapping_nodes_leave_the_node_of_their_cpus_unknown(tmp_path: Path) -> None:
+    topology = read(tmp_path, trees.overlapping_nodes())
+    assert [node.cpus for node in topology.nodes] == ["0-3", "0-3"]
+    assert {cpu.node for cpu in topology.cpus} == {None}
+    assert topology.packages == (Package(0, "0-4", ()),)
+    overlap, homeless = topology.warnings
+    assert overlap.startswith("nodes 0 and 1 both list the CPUs 0-3, which cannot be")
+    assert homeless == "the online CPUs 4 belong to no NUMA node"
+
+
+def test_allowed_cpus_are_online(tmp_path: Path) -> None:
+    machine = replace(trees.two_sockets(), allowed="2-300")
+    assert read(tmp_path, machine).allowed_cpus == "2-7"
+
+
+def test_allowed_cpus_of_this_process_where_init_is_hidden(tmp_path: Path) -> None:
+    machine = replace(
+        trees.two_sockets(), allowed=None, files={"proc/123/status": "Name:\tx\nCpus_allowed_list:\t1,3\n"}
+    )
+    root = trees.lay_out(tmp_path, machine)
+    (root / "proc/self").symlink_to("123")
+    assert read_topology(Host(str(root))).allowed_cpus == "1,3"
+
+
+@pytest.mark.parametrize("allowed", [None, "8-9"])
+def test_allowed_cpus_default_to_the_online_ones(tmp_path: Path, allowed: str | None) -> None:
+    assert read(tmp_path, replace(trees.two_sockets(), allowed=allowed)).allowed_cpus == "0-7"
+
+
+def test_masks_of_older_kernels(tmp_path: Path) -> None:
+    root = trees.lay_out(tmp_path, trees.sparse_with_memory_only())
+    node = root / "sys/devices/system/node"
+    (node / "node0/cpulist").unlink()
+    trees.write(node / "node0/cpumap", "00000000,00000003\n")
+    # No list and no mask, but the links to its CPUs.
+    (node / "node8/cpulist").unlink()
+    (node / "node8/cpu64").symlink_to("../../cpu/cpu64")
+    topology = root / "sys/devices/system/cpu/cpu64/topology"
+    (topology / "thread_siblings_list").unlink()
+    trees.write(topology / "thread_siblings", "1,00000000,00000000\n")
+    cache = root / "sys/devices/system/cpu/cpu64/cache/index2"
+    (cache / "shared_cpu_list").unlink()
+    trees.write(cache / "shared_cpu_map", "3,00000000,00000000\n")
+    result = read_topology(Host(str(root)))
+    assert [n.cpus for n in result.nodes] == ["0-1", "64", "", "65"]
+    assert result.cpus[2] == Cpu(64, 8, 8, 0, "64", "64-65", online=True)
+    assert result.warnings == ()
+
+
+def test_without_the_lists_directories_count(tmp_path: Path) -> None:
+    root = trees.lay_out(tmp_path, trees.two_sockets_smt_offline())
+    for path in ("cpu/online", "cpu/present", "node/online"):
+        (root / "sys/devices/system" / path).unlink()
+    trees.write(root / "sys/devices/system/cpu/cpu5/online", "0\n")
+    trees.write(root / "sys/devices/system/cpu/cpu6/online", "1\n")
+    topology = read_topology(Host(str(root)))
+    assert [cpu.id for cpu in topology.cpus if cpu.online] == [0, 1, 2, 3, 4, 6, 7]
+    assert [cpu.id for cpu in topology.cpus if not cpu.online] == [5]
+    assert [node.id for node in topology.nodes] == [0, 1]
+    assert topology.warnings == ()
+
+
+def test_listed_but_not_described(tmp_path: Path) -> None:
+    root = trees.lay_out(tmp_path, trees.two_sockets())
+    trees.write(root / "sys/devices/system/cpu/online", "0-9\n")
+    trees.write(root / "sys/devices/system/node/online", "0-2\n")
+    topology = read_topology(Host(str(root)))
+    assert topology.cpus[9] == Cpu(9, None, None, None, None, None, online=True)
+    assert [node.id for node in topology.nodes] == [0, 1]
+    assert topology.nodes[0].distances == ()
+    assert topology.warnings[:3] == (
+        "the online CPUs 8-9 have no directory in /sys/devices/system/cpu",
+        "the online nodes 2 have no directory in /sys/devices/system/node",
+        "the online CPUs 8-9 belong to no NUMA node",
+    )
+    assert "says '10 21' and not one distance for each of the nodes 0-2" in topology.warnings[3]
+
+
+def test_ids_the_kernel_does_not_have(tmp_path: Path) -> None:
+    root = trees.lay_out(tmp_path, trees.two_sockets())
+    for number in range(8):
+        trees.write(root / f"sys/devices/system/cpu/cpu{number}/topology/physical_package_id", "-1\n")
+        trees.write(root / f"sys/devices/system/cpu/cpu{number}/topology/core_id", "65535\n")
+    topology = read_topology(Host(str(root)))
+    assert {(cpu.package, cpu.core) for cpu in topology.cpus} == {(None, None)}
+    assert topology.packages == ()
+    assert topology.nodes[0].package_ids == ()
+
+
+def test_unknown_memory_is_null_and_said(tmp_path: Path) -> None:
+    machine = trees.two_sockets()
+    assert machine.nodes
+    nodes = {0: replace(machine.nodes[0], memory_kib=None), 1: replace(machine.nodes[1], memory_kib=None)}
+    files = {"sys/devices/system/node/has_memory": "1\n"}
+    topology = read(tmp_path, replace(machine, nodes=nodes, files=files))
+    assert [(n.memory_total_mib, n.memory_free_mib, n.kind) for n in topology.nodes] == [
+        (None, None, "cpu_only"),
+        (None, None, "cpu_and_memory"),
+    ]
+    assert topology.warnings[0] == (
+        "/sys/devices/system/node/node0/meminfo does not tell MemTotal: the memory there is unknown"
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "warning"),
+    [
+        ("node/node1/cpulist", "4-x\n", "node1/cpulist: '4-x' in the CPU list"),
+        ("node/node0/distance", "10\n", "node0/distance says '10' and not one distance for each of the nodes 0-1"),
+        ("node/node0/distance", "10 far\n", "node0/distance says '10 far'"),
+        ("node/online", "\x00\n", "node/online: '\\x00'"),
+        ("cpu/cpu2/topology/thread_siblings_list", "7\n", "CPU 2 is not among its own SMT siblings"),
+        ("cpu/cpu2/topology/thread_siblings_list", "1-2\n", "CPU 1 is an SMT sibling in two cores"),
+        ("cpu/cpu0/cache/index2/shared_cpu_list", "5\n", "CPU 0 is not among the CPUs in"),
+        ("cpu/present", "all\n", "cpu/present: 'all' in the CPU list"),
+    ],
+)
+def test_damage_is_named(tmp_path: Path, path: str, content: str, warning: str) -> None:
+    root = trees.lay_out(tmp_path, trees.two_sockets())
+    trees.write(root / "sys/devices/system" / path, content)
+    topology = read_topology(Host(str(root)))
+    assert any(warning in text for text in topology.warnings), topology.warnings
+
+
+def test_warnings_are_bounded(tmp_path: Path) -> None:
+    root = trees.lay_out(tmp_path, trees.no_numa())
+    trees.write(root / "sys/devices/system/cpu/online", "0-99\n")
+    for number in range(100):
+        trees.write(root / f"sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list", "x\n")
+    topology = read_topology(Host(str(root)))
+    assert len(topology.warnings) == 41
+    assert topology.warnings[-1] == "61 more warnings of this kind are left out"
+
+
+def test_no_cpu_at_all_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(TopologyError) as caught:
+        read_topology(Host(str(tmp_path)))
+    assert f"below the root '{tmp_path}'" in str(caught.value)
+    assert "give as root the directory" in str(caught.value)
+
+
+def test_each_file_is_read_once_and_few_per_cpu(tmp_path: Path) -> None:
+    class CountingHost(Host):
+        reads: t.ClassVar[list[str]] = []
+
+        def read_text(self, path: str, limit_bytes: int = 4096) -> str | None:
+            self.reads.append(path)
+            return super().read_text(path, limit_bytes)
+
+    cpus = {n: trees.CpuSpec(0, n % 64, f"{n % 64},{n % 64 + 64}", "0-127") for n in range(128)}
+    node = trees.NodeSpec("0-127", 1024, "10")
+    machine = trees.Machine("0-127", "0-127", cpus, {0: node}, "0")
+    host = CountingHost(str(trees.lay_out(tmp_path, machine)))
+    assert read_topology(host).cpus[127].smt_siblings == "63,127"
+    assert len(host.reads) == len(set(host.reads))
+    # Three for each of the 64 cores; caches once for the whole domain.
+    assert len(host.reads) < 64 * 3 + 40
+
+
+def test_to_plain_has_the_shape_of_the_contract(tmp_path: Path) -> None:
+    plain = to_plain(read(tmp_path, trees.two_sockets()))
+    assert plain["nodes"][1] == {
+        "id": 1,
+        "cpus": "4-7",
+        "cpu_count": 4,
+        "memory_total_mib": 32768,
+        "memory_free_mib": 31744,
+        "distances": [{"node": 0, "distance": 21}, {"node": 1, "distance": 10}],
+        "package_ids": [1],
+        "kind": "cpu_and_memory",
+        "hugepages": [
+            {"size_kib": 2048, "total": 8, "free": 6, "surplus": 2},
+            {"size_kib": 1048576, "total": 0, "free": 0, "surplus": None},
+        ],
+    }
+    assert plain["cpus"][7] == {
+        "id": 7,
+        "node": 1,
+        "package": 1,
+        "core": 3,
+        "smt_siblings": "7",
+        "llc_domain": "4-7",
+        "online": True,
+    }
+    assert plain["packages"] == [{"id": 0, "cpus": "0-3", "nodes": [0]}, {"id": 1, "cpus": "4-7", "nodes": [1]}]
+    assert sorted(plain) == ["allowed_cpus", "cpus", "kernel", "nodes", "packages", "warnings"]
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_damage_gives_a_result_or_a_typed_error(tmp_path: Path, data: st.DataObject) -> None:
+    root = tmp_path / "damaged"
+    shutil.rmtree(root, ignore_errors=True)
+    trees.lay_out(root, trees.two_sockets_smt_offline())
+    files = sorted(path for path in root.rglob("*") if path.is_file() and not path.is_symlink())
+    for path in data.draw(st.lists(st.sampled_from(files), min_size=1, max_size=12, unique=True)):
+        damage = data.draw(st.sampled_from(["missing", "binary", "list", "loop", "directory"]))
+        path.unlink()
+        if damage == "binary":
+            path.write_bytes(data.draw(st.binary(max_size=50)))
+        elif damage == "list":
+            path.write_text(data.draw(st.text("0123456789-,:/ \n", max_size=20)), encoding="ascii")
+        elif damage == "loop":
+            path.symlink_to(path.name)
+        elif damage == "directory":
+            path.mkdir()
+    try:
+        topology = read_topology(Host(str(root)))
+    except TopologyError:
+        return
+    assert topology.nodes
+    assert topology.cpus
