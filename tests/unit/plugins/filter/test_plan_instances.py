@@ -1,0 +1,137 @@
+# Copyright (c) 2026, numapin.inference contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The filters as templates use them: addresses, types as Ansible hands them over, errors without a traceback."""
+
+from __future__ import annotations
+
+import socket
+import typing as t
+
+import pytest
+from ansible.errors import AnsibleFilterError
+from ansible.template import trust_as_template
+from ansible.utils.display import Display
+
+from ansible_collections.numapin.inference.plugins.filter import plan_instances as module
+from ansible_collections.numapin.inference.plugins.filter import plan_table as table_module
+from ansible_collections.numapin.inference.tests.unit.plugins.plugin_utils.machines import cpu_only, eight_gpus, model
+
+plan_instances = module.FilterModule().filters()["plan_instances"]
+plan_table = table_module.FilterModule().filters()["plan_table"]
+
+
+def answers(*addresses: str) -> t.Callable[..., t.Any]:
+    """A resolver that knows these addresses."""
+
+    def getaddrinfo(*args: t.Any, **kwargs: t.Any) -> list[t.Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in addresses]
+
+    return getaddrinfo
+
+
+def fails(*args: t.Any, **kwargs: t.Any) -> t.NoReturn:
+    raise socket.gaierror(-2, "Name or service not known")
+
+
+@pytest.mark.parametrize("address", ["192.0.2.11", "2001:db8::11", "127.0.0.1"])
+def test_an_ip_address_is_taken_as_it_is(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", fails)
+    assert plan_instances(cpu_only(), [model()], "h", address)["address"] == address
+
+
+@pytest.mark.parametrize(
+    ("known", "taken"),
+    [
+        (["192.0.2.12", "192.0.2.11"], "192.0.2.11"),
+        (["2001:db8::1", "192.0.2.11"], "192.0.2.11"),
+        (["127.0.1.1", "192.0.2.11"], "192.0.2.11"),
+        (["fe80::1%eth0", "2001:db8::1"], "2001:db8::1"),
+        (["::1", "127.0.0.1"], "127.0.0.1"),
+    ],
+)
+def test_a_name_is_looked_up(known: list[str], taken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", answers(*known))
+    assert plan_instances(cpu_only(), [model()], "h", "gpu1.example")["address"] == taken
+
+
+def test_a_name_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", fails)
+    with pytest.raises(AnsibleFilterError) as caught:
+        plan_instances(cpu_only(), [model()], "h", "gpu1.example")
+    text = str(caught.value)
+    assert "host h: the address 'gpu1.example' at which balancers are to reach its instances cannot be resolved" in text
+    assert "Give its IP address (vllm_address), such as 192.0.2.11" in text
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [("", "is not an IP address or a name"), (None, "is not an IP"), ("0.0.0.0", "no single host's"), ("::", "is ::")],
+)
+def test_an_address_nobody_can_reach(address: object, message: str) -> None:
+    with pytest.raises(AnsibleFilterError, match=message):
+        plan_instances(cpu_only(), [model()], "h", address)
+
+
+def test_numbers_given_on_the_command_line() -> None:
+    as_text = plan_instances(cpu_only(), [model()], "h", "192.0.2.1", None, "8", "2")
+    as_number = plan_instances(cpu_only(), [model()], "h", "192.0.2.1", None, 8, 2)
+    assert as_text == as_number
+    assert as_text["nodes"][1] == {"node": 1, "instance_cpus": "11-15", "housekeeping_cpus": "9-10"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"models": [model(prot=1)]}, "Did you mean `port`?"),
+        ({"models": [model(tensor_parallel_size=2)]}, "host h cannot be planned"),
+        ({"facts": {}}, "numapin.inference.numa_facts"),
+        ({"reserved_cpus": "x"}, "reserved_cpus"),
+        ({"housekeeping_cores": "x"}, "housekeeping_cores is 'x'"),
+    ],
+)
+def test_what_is_wrong_is_an_error_of_the_filter(arguments: dict[str, t.Any], message: str) -> None:
+    given = {"facts": cpu_only(), "models": [model()], "host": "h", "address": "192.0.2.1", **arguments}
+    with pytest.raises(AnsibleFilterError) as caught:
+        plan_instances(**given)
+    assert message in str(caught.value)
+
+
+def test_a_last_plan_that_is_none_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(Display, "warning", lambda _self, text: told.append(text))
+    plan_instances(cpu_only(), [model()], "h", "192.0.2.1", "garbage")
+    assert told == ["h: the plan of the last run is not a plan and is not used, so instances may get other ports"]
+    result = plan_instances(cpu_only(), [model()], "h", "192.0.2.1", {})
+    plan_instances(cpu_only(), [model()], "h", "192.0.2.1", result)
+    assert len(told) == 1
+
+
+def test_texts_that_carry_tags() -> None:
+    """Ansible's texts are subclasses of ``str``, which JMESPath does not know and which must not reach the plan."""
+    models = tagged([model(gpus="[?starts_with(uuid, 'GPU-')]", arguments={"dtype": "auto"})])
+    assert type(models[0]["name"]) is not str
+    result = plan_instances(tagged(eight_gpus()), models, tagged("h"), tagged("192.0.2.1"))
+    assert [entry["name"] for entry in result["instances"]] == ["llama-n0", "llama-n1"]
+    (entry, _other) = result["instances"]
+    assert {type(entry[key]) for key in ("name", "model", "source", "memory_policy", "cpus")} == {str}
+    assert type(entry["gpus"][0]) is str
+    assert type(entry["arguments"]["dtype"]) is str
+
+
+def tagged(value: t.Any) -> t.Any:
+    """Mark every text in ``value`` as Ansible marks the texts of an inventory."""
+    if isinstance(value, str):
+        return trust_as_template(value)
+    if isinstance(value, dict):
+        return {key: tagged(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [tagged(item) for item in value]
+    return value
+
+
+@pytest.mark.parametrize("given", [None, "text", [3]])
+def test_a_table_of_something_else(given: object) -> None:
+    with pytest.raises(AnsibleFilterError, match="is not a plan"):
+        plan_table(given)
