@@ -328,7 +328,7 @@ class FileSet:
         try:
             for change in plan.directories:
                 at = change.path
-                done.append(change)
+                done.append(change)  # before, because making one and giving it its owner are two steps
                 _put(change)
             for change in plan.files:
                 at = change.path
@@ -339,16 +339,16 @@ class FileSet:
             self._write_manifest(_union(plan.manifest_before, plan.manifest_after))
             for change in plan.files:
                 at = change.path
-                done.append(change)
                 if change.after.kind == "file":
                     os.replace(waiting[at], at)
                     del waiting[at]
                 else:
                     _put(change)
+                done.append(change)
             for change in plan.removed_directories:
                 at = change.path
-                done.append(change)
                 _put(change)
+                done.append(change)
             for directory in sorted({os.path.dirname(change.path) for change in plan.files}):
                 at = directory
                 _sync_directory(directory)

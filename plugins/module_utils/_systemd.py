@@ -346,8 +346,11 @@ def _read_back(systemd: Systemd, names: t.Sequence[str], wanted: t.Mapping[str, 
                 "give the one that stands in its environment file"
             )
             continue
-        lines = [text for _invocation, text in systemd.journal(unit.name, FAILURE_LOG_LINES)]
+        journal = systemd.journal(unit.name, FAILURE_LOG_LINES)
+        # What an earlier start logged would only mislead.
+        lines = [text for invocation, text in journal if invocation == unit.invocation_id]
         how = "failed to start" if settled(unit) else f"did not start within {timeout_seconds:g} seconds"
+        lines = lines or [text for _invocation, text in journal]
         problems.append("\n".join([f"{unit.name} {how}: it is {unit.state}, result {unit.result}", *lines]))
     if problems:
         raise SystemdError("\n\n".join(problems))
