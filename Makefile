@@ -22,6 +22,12 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/build/dev
 export PYTHONPATH := $(CURDIR)/build/dev
 export PYTHONDONTWRITEBYTECODE := 1
+# A checkout may belong to somebody else than the one who runs make (sudo, CI); git refuses to look into it by default.
+ifndef GIT_CONFIG_COUNT
+export GIT_CONFIG_COUNT := 1
+export GIT_CONFIG_KEY_0 := safe.directory
+export GIT_CONFIG_VALUE_0 := $(CURDIR)
+endif
 
 .PHONY: help
 help: ## show these targets
