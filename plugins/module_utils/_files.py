@@ -40,6 +40,7 @@ STATE_DIRECTORY = "/var/lib/numapin"
 MAX_STAGE_MIB = 64
 
 _MANIFEST_VERSION = 1
+_MANIFEST_FIELDS = {"files": {"sha256", "secret", "original"}, "directories": {"created", "before"}}
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _MODE = re.compile(r"[0-7]{4}")
 _LONGEST_DIFF = 100_000
@@ -287,10 +288,10 @@ class FileSet:
                     f"{path} was written by another version of this collection "
                     f"(format {manifest['version']!r}, known is {_MANIFEST_VERSION})"
                 )
-            for record in manifest["files"].values():
-                _ = record["sha256"], record["secret"], record["original"]
-            for record in manifest["directories"].values():
-                _ = record["created"], record["before"]
+            for kind, fields in _MANIFEST_FIELDS.items():
+                for owned, record in manifest[kind].items():
+                    if fields - record.keys():
+                        raise ValueError(f"the record of {owned} lacks {', '.join(sorted(fields - record.keys()))}")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise FilesError(
                 f"{path} is damaged ({error!r}): restore it from a backup, or remove it to forget what the set wrote"

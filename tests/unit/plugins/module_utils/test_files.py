@@ -221,7 +221,16 @@ def test_a_file_is_in_one_set_only(tmp_path: Path) -> None:
         file_set(tmp_path, "two").plan([text(tmp_path / "a", "1")])
 
 
-@pytest.mark.parametrize("damage", ["", "[]", "{}", '{"version": 1, "files": {"/a": 3}, "directories": {}}'])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"version": 1, "files": {"/a": 3}, "directories": {}}',
+        '{"version": 1, "files": {"/a": {}}, "directories": {}}',
+    ],
+)
 def test_damaged_manifest_is_an_error_not_a_traceback(tmp_path: Path, damage: str) -> None:
     (tmp_path / "state" / "files").mkdir(parents=True)
     (tmp_path / "state" / "files" / "one.json").write_text(damage)
