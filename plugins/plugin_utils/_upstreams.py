@@ -88,8 +88,8 @@ def _endpoint(plan: Mapping[str, t.Any], port: int) -> str:
         address = ipaddress.ip_address(plan["address"])
     except ValueError:
         raise UpstreamsError(
-            f"{plan['host']}: its plan has the address {plan['address']!r}, which is not an IP address; nginx would ask "
-            "the name service once, at its start, and never again: set vllm_address to an IP address"
+            f"{plan['host']}: its plan has the address {plan['address']!r}, which is not an IP address; nginx would "
+            "ask the name service once, at its start, and never again: set vllm_address to an IP address"
         ) from None
     return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
 
