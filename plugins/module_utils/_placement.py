@@ -178,7 +178,6 @@ class Thread:
     comm: str
     cpus_allowed: str  # cpulist, as the kernel prints it
     mems_allowed: str | None  # null on kernels without cpusets
-    last_cpu: int | None
     is_zombie: bool = False
 
 
@@ -186,46 +185,61 @@ class Thread:
 class Process:
     pid: int
     comm: str
+    last_cpu: int | None  # of its main thread
     threads: list[Thread]
     memory: Memory | None  # null: see memory_error
     memory_error: str | None = None
 
 
 def parse_numa_maps(text: str) -> Memory:
-    """Sum up ``/proc/PID/numa_maps``. Mappings without pages are nowhere and do not count."""
+    """Sum up ``/proc/PID/numa_maps``. Mappings without pages are nowhere and do not count.
+
+    A line is ``ADDRESS POLICY [file=NAME] [heap] [huge] [anon=PAGES] … N0=PAGES … kernelpagesize_kB=KIB``. Blanks in a
+    file's name are escaped, and the counts of the nodes stand together. Raises ValueError or IndexError for what is
+    not written so.
+    """
+    # A process has thousands of mappings, most of them alike in all that counts here: each sort is taken apart once.
+    alike: dict[tuple[str, str, str], int] = {}
+    for line in text.splitlines():
+        words, has_pages, counts = line.partition(" N")
+        if has_pages:
+            sort = (_policy(words), _kind(words, counts), counts)
+            alike[sort] = alike.get(sort, 0) + 1
+
     kib: dict[int, dict[str, int]] = {}
     policies: dict[str, int] = {}
-    for line in text.splitlines():
-        # The kernel ends every line of a mapping that has pages with the unit they are counted in.
-        mapping, has_pages, page_kib = line.rpartition(" kernelpagesize_kB=")
-        if not has_pages:
-            continue
-        _address, policy, *fields = mapping.split(" ")
-        # Two policies have a blank in their name: "prefer (many):0" and "weighted interleave:0-1".
-        if fields and (fields[0].startswith("(many)") or policy == "weighted"):
-            policy = f"{policy} {fields.pop(0)}"
-
-        # Blanks and = in a file's name are escaped, so every field is either a word or KEY=VALUE.
-        values = dict(field.partition("=")[::2] for field in fields)
-        by_node = {int(key[1:]): int(value) for key, value in values.items() if key[0] == "N" and key[1:].isdigit()}
-        pages = sum(by_node.values())
-        if "huge" in values:
-            kind = "huge"
-        elif "file" in values and int(values.get("anon", 0)) < pages:
-            kind = "file"
-        else:
-            kind = "anonymous"  # also a private mapping of a file of which every page has become a copy
-
-        for node, count in by_node.items():
-            kib.setdefault(node, dict.fromkeys(_KINDS, 0))[kind] += count * int(page_kib)
-        policies[policy] = policies.get(policy, 0) + pages * int(page_kib)
+    for (policy, kind, counts), mappings in alike.items():
+        by_node, page_kib = _take_apart(counts)
+        for node, pages in by_node.items():
+            found = mappings * pages * page_kib
+            kib.setdefault(node, dict.fromkeys(_KINDS, 0))[kind] += found
+            policies[policy] = policies.get(policy, 0) + found
     return Memory(kib, policies)
 
 
-def _last_cpu(stat: str | None) -> int | None:
-    """Field 39 of ``/proc/PID/task/TID/stat``; counted from the last ``)`` because a name may hold anything."""
-    fields = (stat or "").rpartition(")")[2].split()
-    return int(fields[36]) if len(fields) > 36 and fields[36].isdecimal() else None
+def _policy(words: str) -> str:
+    policy = words.split(" ", 2)[1]
+    # Two policies have a blank in their name: "prefer (many):0" and "weighted interleave:0-1".
+    return " ".join(words.split(" ", 3)[1:3]) if policy in ("prefer", "weighted") else policy
+
+
+def _kind(words: str, counts: str) -> str:
+    if " huge" in words:
+        return "huge"
+    if " file=" not in words:
+        return "anonymous"
+    _before, has_copies, rest = words.partition(" anon=")
+    if not has_copies:
+        return "file"
+    # A private mapping of a file of which every page has become a copy has nothing to do with the file any more.
+    return "anonymous" if int(rest.partition(" ")[0]) >= sum(_take_apart(counts)[0].values()) else "file"
+
+
+def _take_apart(counts: str) -> tuple[dict[int, int], int]:
+    """The pages on each node, and the size of a page in KiB, from ``0=31 N1=7 kernelpagesize_kB=4``."""
+    nodes, _key, page_kib = counts.partition(" kernelpagesize_kB=")
+    pairs = (count.partition("=") for count in nodes.split(" N"))
+    return {int(node): int(pages) for node, _equals, pages in pairs}, int(page_kib)
 
 
 def _status_field(status: str, key: str) -> str | None:
@@ -282,6 +296,12 @@ class Reader:
             and self._host.readlink(f"{directory}/{name}") is None
         ]
 
+    def last_cpu(self, pid: int, tid: int) -> int | None:
+        """The CPU a thread ran on last. Asked for few threads only: with 20,000 of them every further file counts."""
+        # Counted from the last ")", because a name may hold anything.
+        fields = (self._host.read_text(f"/proc/{pid}/task/{tid}/stat") or "").rpartition(")")[2].split()
+        return int(fields[36]) if len(fields) > 36 and fields[36].isdecimal() else None
+
     def _process(self, pid: int) -> Process | None:
         tids = sorted(int(tid) for tid in self._host.list_dir(f"/proc/{pid}/task") or [] if tid.isdecimal())
         threads = [thread for tid in tids if (thread := self._thread(pid, tid)) is not None]
@@ -289,7 +309,7 @@ class Reader:
             return None
         leader = next((thread for thread in threads if thread.tid == pid), threads[0])
         memory, error = self._memory(pid, threads)
-        return Process(pid, leader.comm, threads, memory, error)
+        return Process(pid, leader.comm, self.last_cpu(pid, leader.tid), threads, memory, error)
 
     def _thread(self, pid: int, tid: int) -> Thread | None:
         status = self._host.read_text(f"/proc/{pid}/task/{tid}/status")
@@ -301,7 +321,6 @@ class Reader:
             comm=status.partition("\n")[0].partition("\t")[2],
             cpus_allowed=cpus,
             mems_allowed=_status_field(status, "Mems_allowed_list"),
-            last_cpu=_last_cpu(self._host.read_text(f"/proc/{pid}/task/{tid}/stat")),
             is_zombie=(_status_field(status, "State") or "").startswith("Z"),
         )
 
@@ -315,7 +334,7 @@ class Reader:
         if text:
             try:
                 return parse_numa_maps(text), None
-            except ValueError:
+            except (ValueError, IndexError):
                 return None, f"{path} is not written as Linux writes it"
         if not self._host.exists(f"/proc/{pid}/task/{tid}"):
             return Memory({}, {}), None  # it ended while it was read
@@ -403,39 +422,29 @@ class _Verdict:
     def __init__(self, planned: Planned, processes: list[Process]) -> None:
         self.planned = planned
         self.processes = processes
-        self.threads = [(process, thread) for process in processes for thread in process.threads]
-        self.strays: list[dict[str, t.Any]] = []
+        self.threads = [(process.pid, thread) for process in processes for thread in process.threads]
+        self.strays: list[tuple[int, Thread]] = []
         self.problems: list[str] = []
         self._sets = _Sets()
-        self.cpus_used = frozenset().union(*(self._sets[thread.cpus_allowed] for _process, thread in self.threads))
+        self.cpus_used = frozenset().union(*(self._sets[thread.cpus_allowed] for _pid, thread in self.threads))
 
     def check_cpus(self) -> None:
         planned = self.planned.cpus
-        planned_list = format_cpulist(planned)
-        self.strays = [
-            {
-                "pid": process.pid,
-                "tid": thread.tid,
-                "comm": thread.comm,
-                "cpus_allowed": thread.cpus_allowed,
-                "last_cpu": thread.last_cpu,
-                "planned_cpus": planned_list,
-            }
-            for process, thread in self.threads
-            if not self._sets[thread.cpus_allowed] <= planned
-        ]
+        self.strays = [(pid, thread) for pid, thread in self.threads if not self._sets[thread.cpus_allowed] <= planned]
         if self.strays:
             named = [
-                f"thread {stray['tid']} ({stray['comm']}) of process {stray['pid']} on CPUs {stray['cpus_allowed']}"
-                for stray in self.strays
+                f"thread {thread.tid} ({thread.comm}) of process {pid} on CPUs {thread.cpus_allowed}"
+                for pid, thread in self.strays
             ]
             self.problems.append(
-                f"{len(self.strays)} of {len(self.threads)} threads may run outside the planned CPUs {planned_list}: "
-                f"{_some(named)}"
+                f"{len(self.strays)} of {len(self.threads)} threads may run outside the planned CPUs "
+                f"{format_cpulist(planned)}: {_some(named)}"
             )
         unused = planned - self.cpus_used
         if unused:
-            self.problems.append(f"no thread may run on CPUs {format_cpulist(unused)} of the planned {planned_list}")
+            self.problems.append(
+                f"no thread may run on CPUs {format_cpulist(unused)} of the planned {format_cpulist(planned)}"
+            )
 
     def check_memory(self, cpuset_enforced: bool, minimum_locality_percent: float) -> None:
         if self.planned.memory_policy == "bind" and cpuset_enforced:
@@ -450,8 +459,8 @@ class _Verdict:
 
     def _check_memory_fence(self) -> None:
         outside = [
-            f"thread {thread.tid} ({thread.comm}) of process {process.pid} on nodes {thread.mems_allowed or 'unknown'}"
-            for process, thread in self.threads
+            f"thread {thread.tid} ({thread.comm}) of process {pid} on nodes {thread.mems_allowed or 'unknown'}"
+            for pid, thread in self.threads
             if not self._is_fenced(thread)
         ]
         if outside:
@@ -497,17 +506,13 @@ class _Verdict:
 
 
 def report(
-    planned: Planned,
-    state: UnitState,
-    processes: list[Process],
-    *,
-    cpuset_enforced: bool,
-    minimum_locality_percent: float,
+    reader: Reader, planned: Planned, state: UnitState, *, cpuset_enforced: bool, minimum_locality_percent: float
 ) -> dict[str, t.Any]:
     """One instance: where it is, what is not as planned, and a line about it for people.
 
     The shape is the one of RETURN in plugins/modules/placement_info.py.
     """
+    processes = reader.processes(state.control_group) if state.control_group else []
     verdict = _Verdict(planned, processes)
     if processes:
         verdict.check_cpus()
@@ -531,13 +536,22 @@ def report(
         "state": "running" if processes else "stopped" if state.exists else "absent",
         "processes": [_process_report(process) for process in processes],
         "thread_count": len(verdict.threads),
-        "cpus_allowed": _counted((thread.cpus_allowed for _process, thread in verdict.threads), "cpus"),
+        "cpus_allowed": _counted((thread.cpus_allowed for _pid, thread in verdict.threads), "cpus"),
         "mems_allowed": _counted(
-            (thread.mems_allowed for _process, thread in verdict.threads if thread.mems_allowed is not None), "nodes"
+            (thread.mems_allowed for _pid, thread in verdict.threads if thread.mems_allowed is not None), "nodes"
         ),
-        "last_cpus": _last_cpus(thread for _process, thread in verdict.threads),
         "stray_thread_count": len(verdict.strays),
-        "stray_threads": verdict.strays[:_STRAYS_LISTED],
+        "stray_threads": [
+            {
+                "pid": pid,
+                "tid": thread.tid,
+                "comm": thread.comm,
+                "cpus_allowed": thread.cpus_allowed,
+                "last_cpu": reader.last_cpu(pid, thread.tid),
+                "planned_cpus": format_cpulist(planned.cpus),
+            }
+            for pid, thread in verdict.strays[:_STRAYS_LISTED]
+        ],
         "pages_mib_by_node": None if memory is None else _pages_mib_by_node(memory),
         "pages_unknown_because": unread,
         "memory_policies": None
@@ -550,16 +564,12 @@ def report(
     return answer
 
 
-def _last_cpus(threads: t.Iterable[Thread]) -> str:
-    return format_cpulist(thread.last_cpu for thread in threads if thread.last_cpu is not None)
-
-
 def _process_report(process: Process) -> dict[str, t.Any]:
     return {
         "pid": process.pid,
         "comm": process.comm,
         "thread_count": len(process.threads),
-        "last_cpus": _last_cpus(process.threads),
+        "last_cpu": process.last_cpu,
         "pages_mib_by_node": None if process.memory is None else _pages_mib_by_node(process.memory),
         "pages_unknown_because": process.memory_error,
     }
@@ -607,9 +617,9 @@ def read_placement(
     cpuset_enforced = reader.enforces_cpusets()
     instances = [
         report(
+            reader,
             planned,
             states[planned.unit],
-            reader.processes(states[planned.unit].control_group) if states[planned.unit].control_group else [],
             cpuset_enforced=cpuset_enforced,
             minimum_locality_percent=minimum_locality_percent,
         )

@@ -148,10 +148,10 @@ instances:
           description: How many threads it has.
           type: int
           sample: 106
-        last_cpus:
-          description: CPUs its threads ran on last, as a cpulist.
-          type: str
-          sample: 1-31
+        last_cpu:
+          description: CPU its main thread ran on last.
+          type: int
+          sample: 3
         pages_mib_by_node:
           description: Its pages, as RV(instances[].pages_mib_by_node).
           type: list
@@ -176,11 +176,6 @@ instances:
       type: list
       elements: dict
       sample: [{nodes: "0", threads: 212}]
-    last_cpus:
-      description:
-        - CPUs its threads ran on last, as a cpulist. A thread that slept ever since it was bound may show an old one.
-      type: str
-      sample: 1-31
     stray_thread_count:
       description: How many threads may run outside the planned CPUs.
       type: int

@@ -1,0 +1,502 @@
+# Copyright (c) 2026, numapin.inference contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import typing as t
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.numapin.inference.plugins.module_utils._commands import Result
+from ansible_collections.numapin.inference.plugins.module_utils._host import Host
+from ansible_collections.numapin.inference.plugins.module_utils._placement import (
+    OWN_KINDS,
+    PlacementError,
+    UnitState,
+    ask_systemd,
+    parse_numa_maps,
+    planned_from,
+    read_placement,
+)
+
+SLICE = "/system.slice/system-vllm.slice"
+# Lines as Linux 6.18 and 6.1 print them; the second node is made up.
+BOUND = """\
+00400000 bind:0 file=/usr/bin/python3.11 mapped=31 mapmax=4 N0=31 kernelpagesize_kB=4
+00a8e000 bind:0 heap anon=256 dirty=256 active=0 N0=256 kernelpagesize_kB=4
+7f5c00000000 bind:0
+7f5c10000000 bind:0 stack anon=5 dirty=5 N0=5 kernelpagesize_kB=4
+"""
+
+
+class Machine:
+    """A captured machine that a test makes as it needs it."""
+
+    def __init__(self, root: Path, tree: str = "/sys/fs/cgroup") -> None:
+        self.root = root
+        self.tree = tree
+
+    def write(self, path: str, text: str) -> None:
+        file = self.root / path.lstrip("/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+
+    def group(self, name: str, *pids: int) -> None:
+        # Every group above has the file as well, empty.
+        parts = name.strip("/").split("/")
+        for depth in range(len(parts)):
+            above = f"{self.tree}/{'/'.join(parts[:depth])}/cgroup.procs"
+            if not (self.root / above.lstrip("/")).exists():
+                self.write(above, "")
+        self.write(f"{self.tree}{name}/cgroup.procs", "".join(f"{pid}\n" for pid in pids))
+
+    def thread(
+        self,
+        pid: int,
+        tid: int,
+        cpus: str,
+        *,
+        mems: str = "0",
+        comm: str = "python3",
+        last_cpu: int = 1,
+        state: str = "S",
+    ) -> None:
+        task = f"/proc/{pid}/task/{tid}"
+        self.write(
+            f"{task}/status",
+            f"Name:\t{comm}\nUmask:\t0022\nState:\t{state} (sleeping)\nTgid:\t{pid}\nCpus_allowed:\t2\n"
+            f"Cpus_allowed_list:\t{cpus}\nMems_allowed:\t00000000,00000001\nMems_allowed_list:\t{mems}\n"
+            "voluntary_ctxt_switches:\t150\n",
+        )
+        fields = ["0"] * 52
+        fields[0:3] = [str(tid), f"({comm})", state]
+        fields[38] = str(last_cpu)
+        self.write(f"{task}/stat", " ".join(fields) + "\n")
+
+    def process(self, pid: int, cpus: str, *, threads: int = 1, numa_maps: str | None = BOUND, **more: t.Any) -> None:
+        for tid in range(pid, pid + threads):
+            self.thread(pid, tid, cpus, **more)
+        if numa_maps is not None:
+            self.write(f"/proc/{pid}/numa_maps", numa_maps)
+
+    def read(self, *entries: dict[str, t.Any], minimum: float = 99) -> dict[str, t.Any]:
+        return read_placement(Host(str(self.root)), entries, minimum, refuse_to_run)
+
+
+def refuse_to_run(argv: t.Sequence[str], timeout_seconds: float) -> Result:
+    raise AssertionError(f"a captured machine has no systemd to ask, but this was run: {argv}")
+
+
+def entry(name: str = "tiny-n0", cpus: str = "1", **more: t.Any) -> dict[str, t.Any]:
+    return {
+        "name": name,
+        "unit": f"vllm@{name}.service",
+        "cpus": cpus,
+        "memory_nodes": [0],
+        "memory_policy": "bind",
+        "port": 8000,
+        **more,
+    }
+
+
+@pytest.fixture(name="machine")
+def fixture_machine(tmp_path: Path) -> Machine:
+    """One instance of two processes, as planned by ``entry()``, on a host that enforces no cpusets."""
+    machine = Machine(tmp_path)
+    machine.group(f"{SLICE}/vllm@tiny-n0.service", 100, 200)
+    machine.process(100, "1", threads=3)
+    machine.process(200, "1", comm="VLLM::Worker")
+    return machine
+
+
+def test_an_instance_as_planned(machine: Machine) -> None:
+    answer = machine.read(entry())
+    (one,) = answer["instances"]
+    assert answer["ok"] is True
+    assert answer["cpuset_enforced"] is False
+    assert one["ok"] is True
+    assert one["problems"] == []
+    assert one["state"] == "running"
+    assert one["thread_count"] == 4
+    assert one["cpus_allowed"] == [{"cpus": "1", "threads": 4}]
+    assert one["mems_allowed"] == [{"nodes": "0", "threads": 4}]
+    assert one["processes"][0]["last_cpu"] == 1
+    assert [(process["pid"], process["comm"], process["thread_count"]) for process in one["processes"]] == [
+        (100, "python3", 3),
+        (200, "VLLM::Worker", 1),
+    ]
+    # Twice 31 pages of a file and 261 anonymous ones, 4 KiB each.
+    assert one["pages_mib_by_node"] == [{"node": 0, "total": 2.3, "anonymous": 2.0, "file": 0.2, "huge": 0.0}]
+    assert one["memory_policies"] == [{"policy": "bind:0", "mib": 2.3}]
+    assert one["locality_percent"] == 100.0
+    assert one["summary"] == "tiny-n0: as planned - CPUs 1, 4 threads in 2 processes, 2 MiB on node 0, 100.0 % local"
+
+
+def test_a_stray_thread_is_named(machine: Machine) -> None:
+    machine.thread(100, 102, "0-1", comm="ZMQbg/IO/0", last_cpu=0)
+    (one,) = machine.read(entry())["instances"]
+    assert one["ok"] is False
+    assert one["problems"] == [
+        "1 of 4 threads may run outside the planned CPUs 1: thread 102 (ZMQbg/IO/0) of process 100 on CPUs 0-1"
+    ]
+    assert one["stray_thread_count"] == 1
+    assert one["stray_threads"] == [
+        {"pid": 100, "tid": 102, "comm": "ZMQbg/IO/0", "cpus_allowed": "0-1", "last_cpu": 0, "planned_cpus": "1"}
+    ]
+    assert one["cpus_allowed"] == [{"cpus": "1", "threads": 3}, {"cpus": "0-1", "threads": 1}]
+    assert one["summary"].startswith("tiny-n0: NOT as planned - CPUs 0-1, ")
+
+
+def test_many_strays_are_counted_and_twenty_are_listed(machine: Machine) -> None:
+    machine.process(100, "0-7", threads=30)
+    (one,) = machine.read(entry())["instances"]
+    assert one["stray_thread_count"] == 30
+    assert [stray["tid"] for stray in one["stray_threads"]] == list(range(100, 120))
+    assert one["problems"][0].startswith("30 of 31 threads may run outside the planned CPUs 1: thread 100 ")
+    assert one["problems"][0].endswith("; and 25 more")
+
+
+def test_threads_on_parts_of_the_plan_cover_it_together(machine: Machine) -> None:
+    machine.thread(100, 100, "1-2")
+    machine.thread(100, 101, "3")
+    (one,) = machine.read(entry(cpus="1-3"))["instances"]
+    assert one["problems"] == []
+
+
+def test_a_planned_cpu_that_no_thread_may_use_is_a_difference(machine: Machine) -> None:
+    (one,) = machine.read(entry(cpus="1,4-6"))["instances"]
+    assert one["problems"] == ["no thread may run on CPUs 4-6 of the planned 1,4-6"]
+
+
+def test_all_differences_are_reported_not_only_the_first(machine: Machine) -> None:
+    machine.process(200, "2", comm="VLLM::Worker", numa_maps=BOUND.replace("bind:0", "default"))
+    (one,) = machine.read(entry(cpus="1,3"))["instances"]
+    assert len(one["problems"]) == 3
+    assert "thread 200 (VLLM::Worker) of process 200 on CPUs 2" in one["problems"][0]
+    assert one["problems"][1] == "no thread may run on CPUs 3 of the planned 1,3"
+    assert one["problems"][2] == (
+        "process 200 (VLLM::Worker) has memory policy default for 1.1 MiB; planned is bind on nodes 0"
+    )
+
+
+# --- Memory --------------------------------------------------------------------------------------------------------
+
+
+def test_where_cpusets_are_enforced_the_allowed_nodes_decide(machine: Machine) -> None:
+    machine.write("/sys/fs/cgroup/cgroup.controllers", "cpuset cpu io memory hugetlb pids\n")
+    machine.process(100, "1", numa_maps=BOUND.replace("bind:0", "default"))
+    answer = machine.read(entry())
+    assert answer["cpuset_enforced"] is True
+    assert answer["ok"] is True
+
+    machine.thread(200, 200, "1", mems="0-1", comm="VLLM::Worker")
+    (one,) = machine.read(entry())["instances"]
+    (problem,) = one["problems"]
+    assert problem == (
+        "1 of 4 threads may use memory outside the planned nodes 0: "
+        "thread 200 (VLLM::Worker) of process 200 on nodes 0-1"
+    )
+
+
+def test_where_cpusets_are_not_enforced_the_allowed_nodes_prove_nothing(machine: Machine) -> None:
+    machine.write("/sys/fs/cgroup/cgroup.controllers", "cpu io\n")
+    for pid in (100, 200):
+        machine.process(pid, "1", mems="0-1")
+    assert machine.read(entry())["ok"] is True
+
+
+@pytest.mark.parametrize(
+    ("policy", "nodes", "found", "kept"),
+    [
+        ("bind", [0], "bind:0", True),
+        ("bind", [0, 1], "bind:0", True),
+        ("bind", [0], "bind=static:0", True),
+        ("bind", [0], "bind=static|balancing:0", True),
+        ("bind", [0], "bind:0-1", False),
+        ("bind", [0], "prefer:0", False),
+        ("bind", [0], "local", False),
+        ("preferred", [0], "prefer:0", True),
+        ("preferred", [0, 1], "prefer (many):0-1", True),
+        ("preferred", [1], "prefer:0", False),
+        ("preferred", [0], "bind:0", False),
+        ("interleave", [0, 1], "interleave:0-1", True),
+        ("interleave", [0, 1], "weighted interleave:0-1", True),
+        ("interleave", [0, 1], "interleave:0", False),
+    ],
+)
+def test_memory_policies_as_the_kernel_prints_them(
+    machine: Machine, policy: str, nodes: list[int], found: str, kept: bool
+) -> None:
+    for pid in (100, 200):
+        machine.process(pid, "1", numa_maps=BOUND.replace("bind:0", found))
+    (one,) = machine.read(entry(memory_policy=policy, memory_nodes=nodes))["instances"]
+    assert one["memory_policies"] == [{"policy": found, "mib": 2.3}]
+    assert one["ok"] is kept
+    if not kept:
+        wanted = f"{policy} on nodes {'0-1' if nodes == [0, 1] else nodes[0]}"
+        assert one["problems"][0] == f"process 100 (python3) has memory policy {found} for 1.1 MiB; planned is {wanted}"
+
+
+def test_pages_are_summed_by_node_and_kind() -> None:
+    memory = parse_numa_maps(
+        "7f00 bind:0-1 anon=6 dirty=6 N0=2 N1=4 kernelpagesize_kB=4\n"
+        "7f01 bind:0-1 file=/opt/a\\040b\\075c/libtorch.so mapped=10 N1=10 kernelpagesize_kB=4\n"
+        "7f02 bind:0-1 file=/opt/libtorch.so anon=3 dirty=3 mapped=4 N0=4 kernelpagesize_kB=4\n"
+        "7f03 bind:0-1 file=/opt/libtorch.so anon=2 dirty=2 N0=2 kernelpagesize_kB=4\n"
+        "7f04 bind:0-1 file=/anon_hugepage\\040(deleted) huge anon=3 dirty=3 N0=1 N1=2 kernelpagesize_kB=2048\n"
+        "7f05 prefer (many):0-1 heap anon=1 N10=1 kernelpagesize_kB=64\n"
+        "7f06 default file=/opt/N3=x.so\n"
+    )
+    assert memory.kib == {
+        0: {"anonymous": 8 + 8, "file": 16, "huge": 2048},
+        1: {"anonymous": 16, "file": 40, "huge": 4096},
+        10: {"anonymous": 64, "file": 0, "huge": 0},
+    }
+    assert memory.policies == {"bind:0-1": 24 + 40 + 16 + 8 + 6144, "prefer (many):0-1": 64}
+    assert memory.sum_kib(["file"]) == 56
+    assert memory.locality_percent({1}, OWN_KINDS) == 65.8  # 4112 of 6240 KiB are 65.897 %
+
+
+def test_own_memory_on_another_node_is_named(machine: Machine) -> None:
+    machine.process(200, "1", comm="VLLM::Worker", numa_maps=BOUND.replace("N0=256", "N0=200 N1=56"))
+    (one,) = machine.read(entry())["instances"]
+    (problem,) = one["problems"]
+    assert problem == (
+        "89.2 % of its own memory is on the planned nodes 0, wanted are at least 99 %: "
+        "0.2 MiB of process 200 (VLLM::Worker) on node 1"
+    )
+    assert one["own_locality_percent"] == 89.2
+    assert one["locality_percent"] == 90.4
+    assert machine.read(entry(), minimum=89)["ok"] is True
+
+
+def test_pages_of_files_on_another_node_are_counted_and_not_held_against_the_instance(machine: Machine) -> None:
+    machine.process(200, "1", numa_maps=BOUND.replace("N0=31", "N1=31"))
+    (one,) = machine.read(entry())["instances"]
+    assert one["ok"] is True
+    assert one["locality_percent"] == 94.6
+    assert one["own_locality_percent"] == 100.0
+    assert one["pages_mib_by_node"][1] == {"node": 1, "total": 0.1, "anonymous": 0.0, "file": 0.1, "huge": 0.0}
+
+
+def test_locality_is_not_rounded_up_to_all(machine: Machine) -> None:
+    text = "7f00 bind:0 anon=100000 N0=99999 N1=1 kernelpagesize_kB=4\n"
+    for pid in (100, 200):
+        machine.process(pid, "1", numa_maps=text)
+    (one,) = machine.read(entry())["instances"]
+    assert one["locality_percent"] == 99.9
+
+
+def test_unreadable_pages_are_unknown_and_never_0(machine: Machine) -> None:
+    machine.process(200, "1", mems="0-1", numa_maps="")
+    (one,) = machine.read(entry())["instances"]
+    reason = "/proc/200/numa_maps cannot be read: that needs root and, in a container, CAP_SYS_PTRACE"
+    assert one["pages_mib_by_node"] is None
+    assert one["pages_unknown_because"] == reason
+    assert one["locality_percent"] is None
+    assert one["own_locality_percent"] is None
+    assert one["processes"][0]["pages_mib_by_node"][0]["total"] == 1.1
+    assert one["processes"][1]["pages_mib_by_node"] is None
+    assert one["problems"] == [f"whether process 200 (python3) has memory policy bind on nodes 0 is unknown: {reason}"]
+    assert "memory unknown" in one["summary"]
+
+
+def test_without_numa_in_the_kernel_there_is_nothing_to_prove(machine: Machine) -> None:
+    for pid in (100, 200):
+        (machine.root / f"proc/{pid}/numa_maps").unlink()
+    (one,) = machine.read(entry())["instances"]
+    assert one["ok"] is True
+    assert one["pages_mib_by_node"] is None
+    assert one["pages_unknown_because"].endswith("does not exist: this kernel was built without CONFIG_NUMA")
+
+
+def test_damaged_numa_maps_are_unknown(machine: Machine) -> None:
+    machine.process(200, "1", numa_maps="7f00 bind:0 anon=1 N0=many kernelpagesize_kB=4\n")
+    (one,) = machine.read(entry())["instances"]
+    assert one["pages_unknown_because"] == "/proc/200/numa_maps is not written as Linux writes it"
+
+
+def test_a_main_thread_that_has_ended_is_looked_past(machine: Machine) -> None:
+    machine.thread(100, 100, "1", state="Z")
+    machine.write("/proc/100/numa_maps", "")
+    machine.write("/proc/100/task/101/numa_maps", BOUND)
+    (one,) = machine.read(entry())["instances"]
+    assert one["ok"] is True
+    assert one["pages_mib_by_node"][0]["total"] == 2.3
+
+
+def test_a_process_that_waits_to_be_collected_has_no_memory(machine: Machine) -> None:
+    machine.process(200, "1", state="Z", numa_maps="")
+    (one,) = machine.read(entry())["instances"]
+    assert one["ok"] is True
+    assert one["processes"][1]["pages_mib_by_node"] == []
+
+
+# --- Units, groups, processes --------------------------------------------------------------------------------------
+
+
+def test_processes_that_vanish_are_left_out(machine: Machine) -> None:
+    machine.group(f"{SLICE}/vllm@tiny-n0.service", 100, 300, 200, 0)
+    (machine.root / "proc/400/task").mkdir(parents=True)
+    (machine.root / "proc/100/task/104").mkdir()
+    (one,) = machine.read(entry())["instances"]
+    assert one["ok"] is True
+    assert [process["pid"] for process in one["processes"]] == [100, 200]
+    assert one["thread_count"] == 4
+
+
+def test_groups_below_the_unit_belong_to_it(machine: Machine) -> None:
+    machine.group(f"{SLICE}/vllm@tiny-n0.service/engine.scope/rank0", 500)
+    machine.process(500, "0")
+    (one,) = machine.read(entry())["instances"]
+    assert [process["pid"] for process in one["processes"]] == [100, 200, 500]
+    assert one["stray_thread_count"] == 1
+
+
+def test_a_link_in_a_circle_does_not_hold_the_reader_up(machine: Machine) -> None:
+    unit = machine.root / f"sys/fs/cgroup{SLICE}/vllm@tiny-n0.service"
+    (unit / "again").symlink_to(".")
+    assert machine.read(entry())["ok"] is True
+
+
+@pytest.mark.parametrize("tree", ["/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"])
+def test_hybrid_and_legacy_hosts(tmp_path: Path, tree: str) -> None:
+    machine = Machine(tmp_path, tree)
+    machine.group(f"{SLICE}/vllm@tiny-n0.service", 100)
+    machine.process(100, "1")
+    (one,) = machine.read(entry())["instances"]
+    assert one["ok"] is True
+    assert one["thread_count"] == 1
+
+
+def test_a_unit_that_is_not_there(machine: Machine) -> None:
+    answer = machine.read(entry(), entry("other-n1"))
+    assert answer["ok"] is False
+    assert [one["ok"] for one in answer["instances"]] == [True, False]
+    other = answer["instances"][1]
+    assert other["state"] == "absent"
+    assert other["problems"] == ["vllm@other-n1.service has no control group"]
+    assert other["pages_mib_by_node"] is None
+    assert other["pages_unknown_because"] == "vllm@other-n1.service has no process"
+    assert other["summary"] == "other-n1: vllm@other-n1.service has no control group"
+
+
+def test_a_unit_without_processes(machine: Machine) -> None:
+    machine.group(f"{SLICE}/vllm@tiny-n0.service")
+    (one,) = machine.read(entry())["instances"]
+    assert one["state"] == "stopped"
+    assert one["problems"] == ["vllm@tiny-n0.service has a control group, but has no process"]
+
+
+def test_systemd_is_asked_once_for_all_units() -> None:
+    calls: list[list[str]] = []
+
+    def run(argv: t.Sequence[str], timeout_seconds: float) -> Result:
+        calls.append(list(argv))
+        return Result(
+            0,
+            "Result=success\nLoadState=loaded\nActiveState=active\nSubState=running\n"
+            f"ControlGroup={SLICE}/vllm@a.service\n\n"
+            "Result=exit-code\nLoadState=loaded\nActiveState=failed\nSubState=failed\nControlGroup=\n\n"
+            "Result=success\nLoadState=not-found\nActiveState=inactive\nSubState=dead\nControlGroup=\n",
+            "",
+        )
+
+    states = ask_systemd(["vllm@a.service", "vllm@b.service", "vllm@c.service"], run)
+    assert len(calls) == 1
+    assert calls[0][-4:] == ["--", "vllm@a.service", "vllm@b.service", "vllm@c.service"]
+    assert states["vllm@a.service"].control_group == f"{SLICE}/vllm@a.service"
+    assert [str(state) for state in states.values()] == [
+        "is active (running)",
+        "is failed (failed, result exit-code)",
+        "does not exist",
+    ]
+    assert [state.exists for state in states.values()] == [True, True, False]
+
+
+def test_a_systemd_that_does_not_answer_is_an_error() -> None:
+    def run(argv: t.Sequence[str], timeout_seconds: float) -> Result:
+        return Result(1, "", "Failed to connect to bus: No such file or directory\n")
+
+    with pytest.raises(PlacementError, match=r"did not answer for vllm@a.service \(exit status 1\): Failed to connect"):
+        ask_systemd(["vllm@a.service"], run)
+
+
+def test_a_masked_unit_says_so() -> None:
+    assert str(UnitState("", "masked", "inactive", "dead", "success")) == "is masked"
+    assert str(UnitState("", "bad-setting", "inactive", "dead", "success")) == "cannot be loaded (bad-setting)"
+
+
+# --- What is wanted ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": None}, r"an entry has name None"),
+        ({"unit": None}, r"tiny-n0: unit is None; it must be the full name of a service, such as vllm@tiny-n0.service"),
+        ({"unit": "vllm@tiny-n0"}, r"unit is 'vllm@tiny-n0'"),
+        ({"unit": "vllm@*.service"}, r"unit is 'vllm@\*.service'"),
+        ({"unit": "--all.service"}, r"unit is '--all.service'"),
+        ({"cpus": None}, r"tiny-n0: cpus is None; it must be a cpulist"),
+        ({"cpus": ""}, r"tiny-n0: cpus is ''; it must be a cpulist"),
+        ({"cpus": "0-3,N"}, r"tiny-n0: cpus is '0-3,N': 'N'"),
+        ({"memory_nodes": []}, r"tiny-n0: memory_nodes is \[\]; it must be a list of NUMA node ids"),
+        ({"memory_nodes": ["0"]}, r"memory_nodes is \['0'\]"),
+        ({"memory_nodes": [True]}, r"memory_nodes is \[True\]"),
+        ({"memory_policy": "strict"}, r"memory_policy is 'strict'; allowed are bind, interleave, preferred"),
+    ],
+)
+def test_an_entry_that_cannot_be_meant_is_refused(change: dict[str, t.Any], message: str) -> None:
+    with pytest.raises(PlacementError, match=message):
+        planned_from({**entry(), **change})
+
+
+def test_one_cpu_may_be_written_as_a_number() -> None:
+    assert planned_from({**entry(), "cpus": 3}).cpus == {3}
+
+
+@pytest.mark.parametrize("percent", [-1, 100.5])
+def test_a_percentage_is_from_0_to_100(machine: Machine, percent: float) -> None:
+    with pytest.raises(PlacementError, match="it must be from 0 to 100"):
+        machine.read(entry(), minimum=percent)
+
+
+# --- Speed ---------------------------------------------------------------------------------------------------------
+
+
+class CountingHost(Host):
+    """Counts the files that are read: on a real host each is a call into the kernel, which does the work then."""
+
+    def __init__(self, root: str) -> None:
+        super().__init__(root)
+        self.files_read = 0
+
+    def read_text(self, path: str, limit_bytes: int = 1024 * 1024) -> str | None:
+        self.files_read += 1
+        return super().read_text(path, limit_bytes)
+
+
+def test_a_thread_costs_one_file_and_a_process_two(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    names = [f"m-n{number}" for number in range(4)]
+    for number, name in enumerate(names):
+        pids = [1000 * (number + 1), 1000 * (number + 1) + 100]
+        machine.group(f"{SLICE}/vllm@{name}.service", *pids)
+        for pid in pids:
+            machine.process(pid, "1", threads=30)
+    host = CountingHost(str(tmp_path))
+    answer = read_placement(host, [entry(name) for name in names], 99, refuse_to_run)
+    assert answer["ok"] is True
+    assert [one["thread_count"] for one in answer["instances"]] == [60] * 4
+    controllers, groups, processes, threads = 1, 4, 4 * 2, 4 * 60
+    assert host.files_read == controllers + groups + 2 * processes + threads
+
+
+def test_only_the_listed_strays_are_asked_for_more(machine: Machine) -> None:
+    machine.process(100, "0-7", threads=300)
+    host = CountingHost(str(machine.root))
+    read_placement(host, [entry()], 99, refuse_to_run)
+    assert host.files_read == 1 + 1 + 2 * 2 + 301 + 20
