@@ -54,6 +54,7 @@ class Backend(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.name = name
         self.status = status
+        self.chunked = True  # False: the end of the connection is the end of the answer
         self.go_on = threading.Event()
         self.go_on.set()
         self.paths: list[str] = []
@@ -96,15 +97,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
-        self.send_header("Transfer-Encoding", "chunked")
+        chunked = self.server.chunked
+        self.send_header(*(("Transfer-Encoding", "chunked") if chunked else ("Connection", "close")))
         self.end_headers()
-        self._chunk(f"data: {self.server.name}\n\n".encode())
+        self._event(f"data: {self.server.name}\n\n".encode(), chunked)
         self.server.go_on.wait(10)
-        self._chunk(b"data: [DONE]\n\n")
-        self.wfile.write(b"0\r\n\r\n")
+        self._event(b"data: [DONE]\n\n", chunked)
+        if chunked:
+            self.wfile.write(b"0\r\n\r\n")
 
-    def _chunk(self, data: bytes) -> None:
-        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+    def _event(self, data: bytes, chunked: bool) -> None:
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data) if chunked else data)
         self.wfile.flush()
 
     def _answer(self, status: int, body: bytes) -> None:
@@ -331,8 +334,11 @@ def first_event(balancer: Balancer, path: str) -> tuple[http.client.HTTPConnecti
     return connection, response, response.readline() + response.readline()
 
 
-def test_the_first_token_is_there_before_the_second_is_written(single: Balancer) -> None:
+# Where the backend's answer is chunked, nginx passes small events on at once with and without proxy_buffering.
+@pytest.mark.parametrize("chunked", [True, False], ids=["chunked", "until-close"])
+def test_the_first_token_is_there_before_the_second_is_written(single: Balancer, chunked: bool) -> None:
     backend = single.backends["tiny-n0"]
+    backend.chunked = chunked
     backend.go_on.clear()
     try:
         connection, response, event = first_event(single, "/v1/chat/completions")
@@ -341,6 +347,7 @@ def test_the_first_token_is_there_before_the_second_is_written(single: Balancer)
             backend.go_on.set()
             assert response.read() == b"data: [DONE]\n\n"
     finally:
+        backend.chunked = True
         backend.go_on.set()
 
 
