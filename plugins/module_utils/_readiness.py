@@ -117,15 +117,16 @@ def wait_until_ready(
             elif not unit.up:
                 proved.pop(instance.name, None)
         left = start + timeout_seconds - clock()
-        probes = _probe_all(open_questions, api_key, max(left, 1.0))
-        for name, probe in probes.items():
+        for name, (probe, answered) in _probe_all(open_questions, api_key, max(left, 1.0), clock).items():
             unit = units[answers[name].unit]
-            answers[name] = _by_probe(answers[name], probe, unit, restarts_allowed)
+            answers[name] = replace(
+                _by_probe(answers[name], probe, unit, restarts_allowed), seconds=round(answered - start, 1)
+            )
             if probe.ready:
                 proved[name] = unit.invocation_id
         seconds = clock() - start
         for name, answer in answers.items():
-            if answer.state != READY or name in probes:
+            if answer.state != READY:
                 answers[name] = replace(answer, seconds=round(seconds, 1))
         states = [answer.state for answer in answers.values()]
         if FAILED in states or LOADING not in states or seconds >= timeout_seconds:
@@ -175,6 +176,9 @@ def _with_log(answer: Answer, systemd: Systemd, api_key: str | None) -> Answer:
     if answer.state not in (FAILED, LOADING):
         return answer
     journal = [(invocation, redact(text)) for invocation, text in systemd.journal(answer.unit, _JOURNAL_LINES)]
+    if answer.state == LOADING:
+        # What an earlier start logged would only mislead.
+        journal = [line for line in journal if line[0] == journal[-1][0]]
     last = [_shorten(text) for _invocation, text in journal[-_LAST_LINES:]]
     if answer.state == LOADING:
         return replace(answer, log=tuple(last))
@@ -197,12 +201,15 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect())
 
 
-def _probe_all(instances: t.Sequence[Instance], api_key: str | None, seconds: float) -> dict[str, Probe]:
-    """Look at all at once; one that does not answer must not keep the others waiting."""
-    found: dict[str, Probe] = {}
+def _probe_all(
+    instances: t.Sequence[Instance], api_key: str | None, seconds: float, clock: t.Callable[[], float]
+) -> dict[str, tuple[Probe, float]]:
+    """Look at all at once, so that none waits for another; what was found of each, and when."""
+    found: dict[str, tuple[Probe, float]] = {}
 
     def look(instance: Instance) -> None:
-        found[instance.name] = probe_instance(instance, api_key, seconds)
+        probe = probe_instance(instance, api_key, seconds)
+        found[instance.name] = (probe, clock())
 
     threads = [threading.Thread(target=look, args=(instance,), daemon=True) for instance in instances]
     for thread in threads:
@@ -210,8 +217,8 @@ def _probe_all(instances: t.Sequence[Instance], api_key: str | None, seconds: fl
     end = time.monotonic() + seconds + 1
     for thread in threads:
         thread.join(max(end - time.monotonic(), 0))
-    late = Probe(False, f"it did not answer within {seconds:.0f} seconds")
-    return {instance.name: found.get(instance.name, late) for instance in instances}
+    late = Probe(False, f"it did not answer within {seconds:.0f} s")
+    return {instance.name: found.get(instance.name, (late, clock())) for instance in instances}
 
 
 def probe_instance(instance: Instance, api_key: str | None, seconds: float) -> Probe:
@@ -281,7 +288,7 @@ def _said(what: str, status: int, reason: str, seconds: float) -> str:
     if reason == "refused":
         return "it does not listen yet"
     if reason == "timeout":
-        return f"{what} did not answer within {seconds:.0f} seconds"
+        return f"{what} did not answer within {seconds:.0f} s"
     return f"{what} did not answer: {reason}"
 
 

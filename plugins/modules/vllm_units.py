@@ -124,8 +124,8 @@ from ansible_collections.numapin.inference.plugins.module_utils._systemd import 
 
 def diff(plan: UnitsPlan, target: str) -> dict[str, str]:
     """The units that change, one line each, before and after."""
-    before: list[str] = []
-    after: list[str] = []
+    before: list[str] = ["systemd: unit files changed on disk\n"] if plan.reload else []
+    after: list[str] = ["systemd: unit files read again\n"] if plan.reload else []
     for action in plan.actions:
         changes = action.action != "none" or action.unit in (*plan.enable, *plan.disable)
         if changes:
