@@ -138,8 +138,8 @@ ansible_facts:
               returned: success
             kind:
               description:
-                - V(cpu_and_memory) can hold an instance. V(memory_only) is expansion memory or that of a GPU, V(cpu_only)
-                  has no memory of its own (or none that is known, see the warnings), V(empty) neither.
+                - V(cpu_and_memory) can hold an instance. V(memory_only) is expansion memory or that of a GPU,
+                  V(cpu_only) has no memory of its own (or none that is known, see the warnings), V(empty) neither.
               type: str
               returned: success
               sample: cpu_and_memory
