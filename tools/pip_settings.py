@@ -49,9 +49,10 @@ def write_pip_conf(path: Path, settings: dict[str, str]) -> None:
         if not dot:
             section, option = "global", name
         sections.setdefault(section, []).append(f"{option} = " + "\n    ".join(value.split("\n")))
-    path.write_text("".join(f"[{section}]\n" + "\n".join(lines) + "\n" for section, lines in sections.items()))
-    # An index address may hold a password.
+    # An index address may hold a password: nobody else may read the file, from its first byte.
+    path.touch(mode=0o600)
     path.chmod(0o600)
+    path.write_text("".join(f"[{section}]\n" + "\n".join(lines) + "\n" for section, lines in sections.items()))
 
 
 def main() -> None:
