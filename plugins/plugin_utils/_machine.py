@@ -141,7 +141,22 @@ def read_machine(facts: object, reserved: frozenset[int], housekeeping_cores: in
                 f" of {housekeeping_cores}, so that one is left for instances"
             )
         nodes.append(Node(id=node_id, rank=rank - 1, cores=cores[kept:], housekeeping=cores[:kept]))
-    return Machine(nodes=tuple(nodes), ranks=rank, unusable=unusable, gpus=_gpus(facts), warnings=tuple(warnings))
+    gpus = _gpus(facts)
+    with_cpus = [entry for entry in _entries(facts, "nodes") if entry.get("kind") in ("cpu_and_memory", "cpu_only")]
+    if len(with_cpus) == 1 and rank == 1:
+        gpus = _on_the_only_node(gpus, _integer(with_cpus[0], "id", "nodes[]"), warnings)
+    return Machine(nodes=tuple(nodes), ranks=rank, unusable=unusable, gpus=gpus, warnings=tuple(warnings))
+
+
+def _on_the_only_node(gpus: tuple[Gpu, ...], node_id: int, warnings: list[str]) -> tuple[Gpu, ...]:
+    """On a host with one node the kernel often says "unknown" of a GPU, yet there is only one place it can be."""
+    placed = [gpu for gpu in gpus if gpu.node is None]
+    if placed:
+        warnings.append(
+            f"the kernel does not say on which node {', '.join(gpu.label for gpu in placed)} "
+            f"{'is' if len(placed) == 1 else 'are'}; node {node_id} is the only one with CPUs and memory and is taken"
+        )
+    return tuple(dataclasses.replace(gpu, node=node_id) if gpu.node is None else gpu for gpu in gpus)
 
 
 def _cores(count: int) -> str:

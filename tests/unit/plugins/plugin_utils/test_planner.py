@@ -297,15 +297,22 @@ CASES = [
     ),
     Case(
         "a selector by node leaves out a GPU whose node is unknown",
-        machine({0: "0-3"}, [gpu(0, None), gpu(1, 0)]),
+        machine({0: "0-3", 1: "4-7"}, [gpu(0, None), gpu(1, 0)]),
         [model(gpus="[?node != null]")],
         [("llama-n0", "1-3", [1], 8000)],
     ),
     Case(
+        "GPUs of unknown node on a host with one node are on that node",
+        machine({0: "0-3", 1: ""}, [gpu(0, None), gpu(1, 0)], kinds={1: "memory_only"}),
+        [model(tensor_parallel_size=2)],
+        [("llama-n0", "1-3", [0, 1], 8000)],
+        warnings=[f"on which node NVIDIA H100 0000:10:00.0 {uuid(0)} is; node 0 is the only one with CPUs and memory"],
+    ),
+    Case(
         "device cpu on a host whose GPUs have no node",
-        machine({0: "0-3"}, [gpu(0, None)]),
+        machine({0: "0-3", 1: "4-7"}, [gpu(0, None)]),
         [model(device="cpu")],
-        [("llama-n0", "1-3", [], 8000)],
+        [("llama-n0", "1-3", [], 8000), ("llama-n1", "5-7", [], 8001)],
     ),
     Case(
         "GPUs of a node without CPUs left",
@@ -595,7 +602,7 @@ def test_gpus_wanted_where_there_are_none(keys: Facts, asked: str) -> None:
 
 
 def test_a_gpu_whose_node_is_unknown() -> None:
-    text = refusal(machine({0: "0-3"}, [gpu(0, 0), gpu(1, None)]), model())
+    text = refusal(machine({0: "0-3", 1: "4-7"}, [gpu(0, 0), gpu(1, None)]), model())
     assert f"the NUMA node of NVIDIA H100 0000:11:00.0 {uuid(1)} is not known" in text
     assert "echo NODE > /sys/bus/pci/devices/0000:11:00.0/numa_node" in text
     assert "`gpus` selector" in text
