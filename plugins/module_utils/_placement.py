@@ -96,7 +96,11 @@ def planned_from(entry: t.Mapping[str, t.Any]) -> Planned:
         raise PlacementError(f"{where} cpus is {cpus!r}; it must be a cpulist such as '0-3,8' with at least one CPU")
 
     nodes = entry.get("memory_nodes")
-    if not isinstance(nodes, list) or not nodes or not all(type(node) is int and node >= 0 for node in nodes):
+    if (
+        not isinstance(nodes, list)
+        or not nodes
+        or not all(isinstance(node, int) and not isinstance(node, bool) and node >= 0 for node in nodes)
+    ):
         raise PlacementError(f"{where} memory_nodes is {nodes!r}; it must be a list of NUMA node ids such as [0]")
 
     policy = entry.get("memory_policy", "bind")

@@ -13,8 +13,9 @@ module: deployment_info
 short_description: What a host holds of an earlier deployment and of the models to serve
 version_added: 0.1.0
 description:
-  - Answers, in one call, what planning must know of a host beside its topology - the plan that was applied last, whether
-    the model directories exist, which vLLM a Python interpreter would run, and how much shared memory there is.
+  - Answers, in one call, what planning must know of a host beside its topology.
+  - That is the plan that was applied last, whether the model directories exist, which vLLM a Python interpreter would
+    run, and how much shared memory there is.
   - It only reads. What the answers mean for a deployment is decided by the P(numapin.inference.plan_instances#filter)
     filter and the role P(numapin.inference.vllm#role).
 author:

@@ -450,7 +450,7 @@ def test_a_large_request_is_refused_in_json(fleet: Balancer) -> None:
 def test_connections_to_vllm_are_kept(single: Balancer) -> None:
     backend = single.backends["tiny-n0"]
     before = backend.connections
-    assert [single.get("/v1/models")[0] for _ in range(40)] == [200] * 40
+    assert [single.get("/v1/models")[0] for _number in range(40)] == [200] * 40
     assert backend.connections - before <= 4, "two workers, one connection each, and what a reload left behind"
 
 
@@ -458,19 +458,19 @@ def test_connections_to_vllm_are_kept(single: Balancer) -> None:
 
 
 def test_both_instances_of_a_model_serve(fleet: Balancer) -> None:
-    answers = {fleet.post("/v1/chat/completions")[2] for _ in range(20)}
+    answers = {fleet.post("/v1/chat/completions")[2] for _number in range(20)}
     assert answers == {b"data: tiny-n0\n\ndata: [DONE]\n\n", b"data: tiny-n1\n\ndata: [DONE]\n\n"}
 
 
 def test_a_busy_instance_hands_over(fleet: Balancer) -> None:
-    results = [fleet.post("/busy/v1/chat/completions") for _ in range(10)]
+    results = [fleet.post("/busy/v1/chat/completions") for _number in range(10)]
     assert {(status, body) for status, _headers, body in results} == {(200, b"data: busy-n1\n\ndata: [DONE]\n\n")}
     assert fleet.backends["busy-n0"].paths, "nobody asked the busy one: this proves nothing"
     assert "503, 200" in {line["upstream_status"] for line in fleet.log() if line["pool"] == "numapin_busy"}
 
 
 def test_an_instance_that_is_gone_hands_over(fleet: Balancer) -> None:
-    results = [fleet.post("/gone/v1/chat/completions") for _ in range(10)]
+    results = [fleet.post("/gone/v1/chat/completions") for _number in range(10)]
     assert {(status, body) for status, _headers, body in results} == {(200, b"data: gone-n1\n\ndata: [DONE]\n\n")}
     assert any(", " in headers["x-numapin-upstream"] for _status, headers, _body in results), (
         "the gone one was never tried"
@@ -489,7 +489,7 @@ def test_gone_everywhere_is_said_in_json(fleet: Balancer) -> None:
 
 
 def test_what_was_not_ready_gets_nothing(fleet: Balancer) -> None:
-    assert {fleet.post("/half/v1/completions")[2] for _ in range(10)} == {b"data: half-n0\n\ndata: [DONE]\n\n"}
+    assert {fleet.post("/half/v1/completions")[2] for _number in range(10)} == {b"data: half-n0\n\ndata: [DONE]\n\n"}
     assert fleet.backends["half-n1"].paths == []
 
 

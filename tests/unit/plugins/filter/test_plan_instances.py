@@ -111,13 +111,13 @@ def test_a_last_plan_that_is_none_is_told(monkeypatch: pytest.MonkeyPatch) -> No
 def test_texts_that_carry_tags() -> None:
     """Ansible's texts are subclasses of ``str``, which JMESPath does not know and which must not reach the plan."""
     models = tagged([model(gpus="[?starts_with(uuid, 'GPU-')]", arguments={"dtype": "auto"})])
-    assert type(models[0]["name"]) is not str
+    assert models[0]["name"].__class__ is not str
     result = plan_instances(tagged(eight_gpus()), models, tagged("h"), tagged("192.0.2.1"))
     assert [entry["name"] for entry in result["instances"]] == ["llama-n0", "llama-n1"]
     (entry, _other) = result["instances"]
     assert {type(entry[key]) for key in ("name", "model", "source", "memory_policy", "cpus")} == {str}
-    assert type(entry["gpus"][0]) is str
-    assert type(entry["arguments"]["dtype"]) is str
+    assert entry["gpus"][0].__class__ is str
+    assert entry["arguments"]["dtype"].__class__ is str
 
 
 def tagged(value: t.Any) -> t.Any:

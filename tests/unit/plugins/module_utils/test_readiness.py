@@ -123,8 +123,9 @@ class Host:
 
     def wait(self, *instances: Instance, seconds: float = 5, **more: t.Any) -> list[Answer]:
         systemd = Systemd(self.run)
-        clock = {"clock": lambda: self.now, "sleep": self.sleep}
-        return wait_until_ready(instances, systemd, timeout_seconds=seconds, **clock, **more)
+        return wait_until_ready(
+            instances, systemd, timeout_seconds=seconds, clock=lambda: self.now, sleep=self.sleep, **more
+        )
 
 
 def instance(url: str, name: str = "a", model: str = "tiny") -> Instance:
