@@ -45,7 +45,7 @@ demo-down: $(ENVIRONMENT) $(DEV) ## remove the demo
 ## The contributor's part
 
 .PHONY: test check
-test: check sanity units integration molecule ## everything: check, sanity, units, integration, molecule
+test: check nginx sanity units integration molecule ## everything: check, nginx, sanity, units, integration, molecule
 	@now=$$(( $$(date +%s) - NUMAPIN_STARTED )); printf '\n==== all of make test passed in %d:%02d\n' $$((now / 60)) $$((now % 60))
 
 check: lint types unit ## the fast part: lint, types and unit tests, no container
@@ -78,6 +78,10 @@ types: $(ENVIRONMENT) $(DEV) ## mypy, strict
 
 unit: $(ENVIRONMENT) $(DEV) ## unit tests with plain pytest
 	@$(STEP) 5m "pytest: unit tests" pytest -n auto --dist worksteal -q
+
+.PHONY: nginx
+nginx: $(ENVIRONMENT) $(DEV) ## the balancer's configuration in a real nginx, on loopback
+	@$(STEP) 10m "pytest: the balancer in a real nginx" tools/nginx pytest -q tests/nginx
 
 .PHONY: collection sanity units integration molecule
 collection: $(ENVIRONMENT)

@@ -1,0 +1,66 @@
+# Copyright (c) 2026, numapin.inference contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""One host whose vLLM cannot start: the play shows why, the other host goes on serving, the next run repairs it."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import subprocess
+import sys
+import typing as t
+
+from site_runs import INVENTORY, REPOSITORY, address_of, deployed_model, run_site
+
+BROKEN = "inference1"
+SERVING = "inference2"
+
+
+def streamed(count: int) -> dict[str, t.Any]:
+    """Stream ``count`` completions through the balancer; the load client's report."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(REPOSITORY / "tests" / "containers" / "load.py"),
+            f"--url=http://{address_of('balancer1')}/v1",
+            "--model=tiny",
+            f"--api-key-file={INVENTORY.parent / 'api_key'}",
+            f"--requests={count}",
+            "--concurrency=4",
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    return t.cast("dict[str, t.Any]", json.loads(done.stdout))
+
+
+def test_a_host_whose_vllm_does_not_start(tmp_path: pathlib.Path) -> None:
+    good = deployed_model()
+    broken = {**good, "arguments": {**good["arguments"], "max-model-len": 9_999_999}}
+    variables = tmp_path / "variables.json"
+    choose = f"{{{{ broken_models if inventory_hostname == '{BROKEN}' else good_models }}}}"
+    variables.write_text(
+        json.dumps({"broken_models": [broken], "good_models": [good], "vllm_models": choose}), encoding="utf-8"
+    )
+    try:
+        run = run_site(f"--extra-vars=@{variables}")
+        assert run.status != 0, run.output
+        assert run.recap[BROKEN]["failed"] == 1, run.output
+        assert run.recap[SERVING]["failed"] == 0, run.output
+        assert run.recap[SERVING]["changed"] == 0, "the other host is left as it is"
+        assert "inference1: not every vLLM instance came up" in run.text
+        assert "9999999" in run.text, "the cause from vLLM's own log"
+        assert "max_position_embeddings" in run.text, "the cause from vLLM's own log"
+        report = streamed(20)
+        assert report["failures"] == [], report
+        assert report["by_upstream"] == {f"{address_of(SERVING)}:8000": 20}, report
+    finally:
+        repaired = run_site()
+    assert repaired.status == 0, repaired.output
+    assert repaired.recap[BROKEN]["failed"] == 0, repaired.output
+    again = run_site()
+    assert {host: counts["changed"] for host, counts in again.recap.items()} == dict.fromkeys(again.recap, 0)
