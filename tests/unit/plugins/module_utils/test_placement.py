@@ -500,3 +500,15 @@ def test_only_the_listed_strays_are_asked_for_more(machine: Machine) -> None:
     host = CountingHost(str(machine.root))
     read_placement(host, [entry()], 99, refuse_to_run)
     assert host.files_read == 1 + 1 + 2 * 2 + 301 + 20
+
+
+@pytest.mark.parametrize(("pages", "kept"), [(2, True), (7, False)])
+def test_a_small_region_with_a_policy_of_its_own_is_no_difference(machine: Machine, pages: int, kept: bool) -> None:
+    """vLLM 0.32 has such a region: the pages beside it are 292, so 2 are less than 1 % and 7 are more."""
+    own = f"7f96f4800000 local anon={pages} dirty={pages} active=0 N0={pages} kernelpagesize_kB=4\n"
+    machine.process(200, "1", comm="VLLM::Worker", numa_maps=BOUND + own)
+    (one,) = machine.read(entry())["instances"]
+    assert one["ok"] is kept
+    assert [policy["policy"] for policy in one["memory_policies"]] == ["bind:0", "local"]
+    if not kept:
+        assert "process 200 (VLLM::Worker) has memory policy local for 0.0 MiB" in one["problems"][0]
