@@ -1,0 +1,97 @@
+# Copyright (c) 2026, numapin.inference contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The hosts of this scenario, as testinfra sees them over SSH, and what the inventory says of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import typing as t
+
+import pytest
+import testinfra
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[4]
+BUILD = REPOSITORY / "build" / "molecule"
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """Inventory names by role, testinfra's connection to each host, the plan each host holds, and the way in."""
+
+    inference: list[str]
+    balancer: str
+    hosts: dict[str, t.Any]
+    plans: dict[str, dict[str, t.Any]]
+    url: str
+    model: str
+    api_key: str
+    repository: pathlib.Path
+    inventory: pathlib.Path
+    api_key_path: pathlib.Path
+
+    def instances(self) -> list[tuple[str, dict[str, t.Any]]]:
+        """(host name, plan entry) of every instance."""
+        return [(name, entry) for name, plan in self.plans.items() for entry in plan["instances"]]
+
+    def ansible(self, program: str, *arguments: str, timeout_seconds: int) -> subprocess.CompletedProcess[str]:
+        """Run ansible-playbook or the like against this inventory, with the collection of this working tree."""
+        environment = os.environ | {
+            "ANSIBLE_COLLECTIONS_PATH": str(REPOSITORY / "build" / "dev"),
+            "ANSIBLE_CONFIG": str(REPOSITORY / "tests" / "containers" / "ansible.cfg"),
+        }
+        environment.pop("ANSIBLE_FORCE_COLOR", None)
+        return subprocess.run(
+            [program, f"--inventory={self.inventory}", *arguments],
+            cwd=REPOSITORY,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout_seconds,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="session")
+def site() -> Site:
+    """Read the inventory; a scenario without inference hosts proves nothing and fails here."""
+    inventory = BUILD / "inventory.yml"
+    listed = subprocess.run(
+        ["ansible-inventory", f"--inventory={inventory}", "--list"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    groups = json.loads(listed.stdout)
+    inference = groups.get("inference", {}).get("hosts", [])
+    balancers = groups.get("load_balancers", {}).get("hosts", [])
+    assert len(inference) == 2, f"{inventory} holds the inference hosts {inference}"
+    assert len(balancers) == 1, f"{inventory} holds the balancers {balancers}"
+    hosts = {
+        name: testinfra.get_host(f"ssh://{name}?ssh_config={BUILD / 'ssh_config'}&controlpersist=0")
+        for name in inference + balancers
+    }
+    plans = {name: json.loads(hosts[name].file("/etc/numapin/plan.json").content_string) for name in inference}
+    for name, plan in plans.items():
+        assert plan["instances"], f"/etc/numapin/plan.json of {name} holds no instance"
+    variables = groups["_meta"]["hostvars"][balancers[0]]
+    models = groups["_meta"]["hostvars"][inference[0]]["vllm_models"]
+    key_path = BUILD / "api_key"
+    return Site(
+        inference=inference,
+        balancer=balancers[0],
+        hosts=hosts,
+        plans=plans,
+        url=f"http://{variables['ansible_host']}:{variables['load_balancer_port']}/v1",
+        model=models[0]["name"],
+        api_key=key_path.read_text(encoding="utf-8").strip(),
+        repository=REPOSITORY,
+        inventory=inventory,
+        api_key_path=key_path,
+    )

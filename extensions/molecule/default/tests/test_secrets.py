@@ -1,0 +1,66 @@
+# Copyright (c) 2026, numapin.inference contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The API key is where it must be, and nowhere else."""
+
+from __future__ import annotations
+
+import shlex
+import typing as t
+
+# Where a careless role would leave it; the key itself goes in on standard input, for a command line is public.
+SEARCHED = "/etc /opt/numapin /root /run /srv /tmp /usr/local /var"
+
+
+def test_no_process_list_shows_the_key(site: t.Any) -> None:
+    """Command lines of every process on every host."""
+    for name, host in site.hosts.items():
+        listing = host.check_output("ps -ww -eo pid,user,args")
+        assert len(listing.splitlines()) > 5
+        assert site.api_key not in listing, f"ps on {name} shows the API key"
+
+
+def test_only_private_files_hold_the_key(site: t.Any) -> None:
+    """Every file that holds it belongs to root with mode 0600, and the inference hosts do have one."""
+    for name, host in site.hosts.items():
+        pattern = shlex.quote(site.api_key)
+        # -I would skip the journal, which is the place to look at.
+        found = host.run(f"printf %s {pattern} | grep -rlaFs --devices=skip -f - {SEARCHED}").stdout.splitlines()
+        for path in found:
+            entry = host.file(path)
+            assert (entry.user, entry.group, oct(entry.mode)) == ("root", "root", "0o600"), (
+                f"{name}: {path} holds the key"
+            )
+        if name in site.inference:
+            wanted = {f"/etc/vllm/{one['name']}.env" for one in site.plans[name]["instances"]}
+            assert wanted <= set(found), f"{name}: the key is in {found}, expected in {wanted}"
+
+
+def test_the_key_works_and_is_needed(site: t.Any) -> None:
+    """Otherwise the rest of this file looks for nothing."""
+    host = site.hosts[site.balancer]
+    ask = "curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1/v1/models"
+    assert host.check_output(ask) == "401"
+    header = shlex.quote(f"Authorization: Bearer {site.api_key}")
+    assert host.check_output(f"printf %s {header} | {ask} -H @-") == "200"
+
+
+def test_output_at_vvv_shows_no_key(site: t.Any) -> None:
+    """A whole run of site.yml, as talkative as people make it when they ask for help."""
+    result = site.ansible(
+        "ansible-playbook", "-vvv", "--diff", str(site.repository / "playbooks" / "site.yml"), timeout_seconds=600
+    )
+    output = result.stdout + result.stderr
+    assert result.returncode == 0, output[-5000:]
+    assert len(output) > 10000
+    assert site.api_key not in output
+
+
+def test_configuration_files_have_their_modes(site: t.Any) -> None:
+    """As docs/architecture.md promises them."""
+    for name, entry in site.instances():
+        secrets = site.hosts[name].file(f"/etc/vllm/{entry['name']}.env")
+        assert (secrets.user, secrets.group, oct(secrets.mode)) == ("root", "root", "0o600")
+        config = site.hosts[name].file(f"/etc/vllm/{entry['name']}.yaml")
+        assert (config.user, config.group, oct(config.mode)) == ("root", "vllm", "0o640")

@@ -1,0 +1,76 @@
+# Copyright (c) 2026, numapin.inference contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The fleet of the demo and of molecule: two inference hosts and one balancer, serving one model."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import secrets
+
+from fleet import cpus, hosts, inventory, vllm
+from fleet.settings import BUILD, MODEL_SOURCE, VLLM_PYTHON, Settings
+
+INFERENCE_HOSTS = ("inference1", "inference2")
+BALANCER = "balancer1"
+MODEL = "tiny"
+PORT = 80
+
+
+@dataclasses.dataclass(frozen=True)
+class Service:
+    """What ``up`` wrote, and where the balancer will answer once site.yml has run."""
+
+    files: inventory.Files
+    url: str
+
+
+def up(purpose: str, settings: Settings) -> Service:
+    """Start the hosts and write their inventory."""
+    shared = vllm.ready(settings)
+    wanted = [hosts.Host(name, "inference", 11 + i, shared.mounts()) for i, name in enumerate(INFERENCE_HOSTS)]
+    wanted.append(hosts.Host(BALANCER, "load_balancers", 21))
+    running = hosts.up(purpose, wanted, settings)
+    make_api_key(purpose)
+    reserved = cpus.reserved_for_each(len(INFERENCE_HOSTS))
+    files = inventory.write(
+        purpose,
+        running,
+        {
+            "load_balancers": {"load_balancer_port": PORT, "load_balancer_upstream_header": True},
+            "all": {"vllm_api_key": "{{ lookup('ansible.builtin.file', inventory_dir ~ '/api_key') }}"},
+            "inference": {
+                "vllm_models": [
+                    {
+                        "name": MODEL,
+                        "source": MODEL_SOURCE,
+                        "instances": 1,
+                        "device": "cpu",
+                        "arguments": {"load-format": "dummy", "enforce-eager": True, "max-model-len": 4096},
+                        "environment": {"VLLM_CPU_KVCACHE_SPACE": "1"},
+                    }
+                ],
+                "vllm_install_method": "existing",
+                "vllm_existing_python": VLLM_PYTHON,
+                # The two hosts share this machine's CPUs: each is told which belong to the other.
+                "vllm_housekeeping_cores": 0,
+            },
+        },
+        {name: {"vllm_reserved_cpus": text} for name, text in zip(INFERENCE_HOSTS, reserved, strict=True)},
+    )
+    balancer = next(host for host in running if host.name == BALANCER)
+    return Service(files, f"http://{balancer.address}:{PORT}/v1" if PORT != 80 else f"http://{balancer.address}/v1")
+
+
+def make_api_key(purpose: str) -> None:
+    """Write a random key, once, that only its owner can read."""
+    path = BUILD / purpose / "api_key"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        part = path.with_suffix(".part")
+        part.unlink(missing_ok=True)
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as handle:
+            handle.write(secrets.token_urlsafe(32) + "\n")
+        part.rename(path)
