@@ -66,7 +66,7 @@ def main() -> int:
         print(f"ERROR: --api-key-file: {error}", file=sys.stderr)
         return 2
     mix = random.Random(given.seed)
-    lengths = [mix.randint(given.min_tokens, given.max_tokens) for _ in range(given.requests)]
+    lengths = [mix.randint(given.min_tokens, given.max_tokens) for _number in range(given.requests)]
     answers = []
     started = time.monotonic()
     with concurrent.futures.ThreadPoolExecutor(given.concurrency) as pool:
