@@ -15,9 +15,10 @@ import typing as t
 
 import pytest
 import testinfra
+from site_runs import INVENTORY
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[4]
-BUILD = REPOSITORY / "build" / "molecule"
+# molecule asks every Ansible below it for colours, and the tests read what Ansible prints.
+os.environ.pop("ANSIBLE_FORCE_COLOR", None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,38 +32,18 @@ class Site:
     url: str
     model: str
     api_key: str
-    repository: pathlib.Path
-    inventory: pathlib.Path
     api_key_path: pathlib.Path
 
     def instances(self) -> list[tuple[str, dict[str, t.Any]]]:
         """(host name, plan entry) of every instance."""
         return [(name, entry) for name, plan in self.plans.items() for entry in plan["instances"]]
 
-    def ansible(self, program: str, *arguments: str, timeout_seconds: int) -> subprocess.CompletedProcess[str]:
-        """Run ansible-playbook or the like against this inventory, with the collection of this working tree."""
-        environment = os.environ | {
-            "ANSIBLE_COLLECTIONS_PATH": str(REPOSITORY / "build" / "dev"),
-            "ANSIBLE_CONFIG": str(REPOSITORY / "tests" / "containers" / "ansible.cfg"),
-        }
-        environment.pop("ANSIBLE_FORCE_COLOR", None)
-        return subprocess.run(
-            [program, f"--inventory={self.inventory}", *arguments],
-            cwd=REPOSITORY,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=timeout_seconds,
-            check=False,
-        )
-
 
 @pytest.fixture(scope="session")
 def site() -> Site:
     """Read the inventory; a scenario without inference hosts proves nothing and fails here."""
-    inventory = BUILD / "inventory.yml"
     listed = subprocess.run(
-        ["ansible-inventory", f"--inventory={inventory}", "--list"],
+        ["ansible-inventory", f"--inventory={INVENTORY}", "--list"],
         capture_output=True,
         text=True,
         timeout=60,
@@ -71,10 +52,10 @@ def site() -> Site:
     groups = json.loads(listed.stdout)
     inference = groups.get("inference", {}).get("hosts", [])
     balancers = groups.get("load_balancers", {}).get("hosts", [])
-    assert len(inference) == 2, f"{inventory} holds the inference hosts {inference}"
-    assert len(balancers) == 1, f"{inventory} holds the balancers {balancers}"
+    assert len(inference) == 2, f"{INVENTORY} holds the inference hosts {inference}"
+    assert len(balancers) == 1, f"{INVENTORY} holds the balancers {balancers}"
     hosts = {
-        name: testinfra.get_host(f"ssh://{name}?ssh_config={BUILD / 'ssh_config'}&controlpersist=0")
+        name: testinfra.get_host(f"ssh://{name}?ssh_config={INVENTORY.parent / 'ssh_config'}&controlpersist=0")
         for name in inference + balancers
     }
     plans = {name: json.loads(hosts[name].file("/etc/numapin/plan.json").content_string) for name in inference}
@@ -82,7 +63,7 @@ def site() -> Site:
         assert plan["instances"], f"/etc/numapin/plan.json of {name} holds no instance"
     variables = groups["_meta"]["hostvars"][balancers[0]]
     models = groups["_meta"]["hostvars"][inference[0]]["vllm_models"]
-    key_path = BUILD / "api_key"
+    key_path = INVENTORY.parent / "api_key"
     return Site(
         inference=inference,
         balancer=balancers[0],
@@ -91,7 +72,5 @@ def site() -> Site:
         url=f"http://{variables['ansible_host']}:{variables['load_balancer_port']}/v1",
         model=models[0]["name"],
         api_key=key_path.read_text(encoding="utf-8").strip(),
-        repository=REPOSITORY,
-        inventory=inventory,
         api_key_path=key_path,
     )

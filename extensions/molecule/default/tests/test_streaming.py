@@ -13,6 +13,9 @@ import time
 import typing as t
 import urllib.request
 
+import pytest
+from site_runs import REPOSITORY
+
 REQUESTS = 200
 CONCURRENCY = 8
 BACK_WITHIN_SECONDS = 120
@@ -22,7 +25,7 @@ def start_load(site: t.Any, *more: str) -> subprocess.Popen[str]:
     """Start the load client; its result will be on standard output, its progress on standard error."""
     command = [
         sys.executable,
-        str(site.repository / "tests" / "containers" / "load.py"),
+        str(REPOSITORY / "tests" / "containers" / "load.py"),
         "--url",
         site.url,
         "--model",
@@ -73,6 +76,8 @@ def test_a_killed_instance_costs_only_what_it_was_answering(site: t.Any) -> None
     for line in load.stderr:
         if line.strip() == f"done {REQUESTS // 5}":
             break
+    else:
+        pytest.fail(f"the load ended early: {result_of(load)}")
     before_kill = time.time()
     host.check_output(f"kill -9 {old_pid}")
     after_kill = time.time()
