@@ -104,6 +104,12 @@ options:
       - A name is looked up on the controller, IPv4 before IPv6.
     type: str
     required: true
+  fail:
+    description:
+      - Whether what cannot be planned is an error.
+      - When V(false), it is returned as the list C(problems), and nothing else is, for a play that words its own error.
+    type: bool
+    default: true
   previous:
     description:
       - The plan of the last run as it was read from the host, V(none) when there is none.
@@ -297,8 +303,9 @@ def plan_instances(
     previous: object = None,
     reserved_cpus: str | int | None = "",
     housekeeping_cores: int | str = 1,
+    fail: bool = True,
 ) -> dict[str, t.Any]:
-    """Return the plan of one host, or raise what Ansible shows without a traceback."""
+    """Return the plan of one host; what cannot be planned is raised, or returned as ``{"problems": […]}``."""
     if previous and not is_plan(previous):
         Display().warning(
             f"{host}: the plan of the last run is not a plan and is not used, so instances may get other ports"
@@ -321,6 +328,8 @@ def plan_instances(
             housekeeping_cores=t.cast("int", housekeeping_cores),
         )
     except NumapinError as error:
+        if not fail:
+            return {"problems": [str(error)]}
         raise AnsibleFilterError(str(error)) from error
 
 

@@ -135,3 +135,9 @@ def tagged(value: t.Any) -> t.Any:
 def test_a_table_of_something_else(given: object) -> None:
     with pytest.raises(AnsibleFilterError, match="is not a plan"):
         plan_table(given)
+
+
+def test_a_play_can_word_its_own_error() -> None:
+    result = plan_instances(eight_gpus(), [model(prot=1)], "h", "192.0.2.1", fail=False)
+    assert list(result) == ["problems"]
+    assert "has the unknown key 'prot'. Did you mean `port`?" in result["problems"][0]
