@@ -65,9 +65,9 @@ def up(purpose: str, hosts: c.Sequence[Host], settings: Settings) -> list[Runnin
 def down(purpose: str) -> int:
     """Remove this checkout's containers and network of one purpose; returns how many containers there were."""
     found = containers(purpose)
-    for one in found:
-        with step(f"Removing {one['Names'][0]}"):
-            podman("rm", "--force", "--volumes", "--time=10", one["Id"], timeout_seconds=180)
+    if found:
+        with step(f"Removing {', '.join(one['Names'][0] for one in found)}"):
+            podman("rm", "--force", "--volumes", "--time=10", *(one["Id"] for one in found), timeout_seconds=300)
     known = inspect("network", f"numapin-{purpose}")
     if known is not None and known.get("labels", {}).get("numapin.checkout") == str(REPOSITORY):
         podman("network", "rm", f"numapin-{purpose}")

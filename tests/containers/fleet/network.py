@@ -27,8 +27,7 @@ CANDIDATES = [
 def ready(name: str, wanted: str) -> ipaddress.IPv4Network:
     """Make sure that the network is there and return its addresses.
 
-    ``wanted`` is the user's choice; empty takes the first candidate that is free. A network that is already there is
-    kept unless the user asks for another one.
+    ``wanted`` is the user's choice; empty keeps a network that is already there, or takes the first free candidate.
     """
     asked = parse(wanted) if wanted else None
     known = inspect("network", name)
@@ -42,7 +41,10 @@ def ready(name: str, wanted: str) -> ipaddress.IPv4Network:
             )
         if asked in (None, subnet):
             return subnet
-        podman("network", "rm", name)
+        raise FleetError(
+            f"NUMAPIN_SUBNET={asked}, but the network {name} is already there with {subnet}.\n"
+            f"Leave the variable out, or first: python3 tests/containers down {name.removeprefix('numapin-')}"
+        )
     taken = in_use()
     for subnet in [asked] if asked else [ipaddress.IPv4Network(text) for text in CANDIDATES]:
         clash = next((other for other in taken if other.overlaps(subnet)), None)
