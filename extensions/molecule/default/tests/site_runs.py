@@ -18,7 +18,6 @@ import yaml
 
 REPOSITORY = pathlib.Path(__file__).parents[4]
 INVENTORY = pathlib.Path(os.environ.get("NUMAPIN_INVENTORY", REPOSITORY / "build" / "molecule" / "inventory.yml"))
-SITE = REPOSITORY / "playbooks" / "site.yml"
 
 Model = dict[str, t.Any]
 
@@ -38,8 +37,13 @@ class Run:
 
 
 def run_site(*arguments: str, inventory: pathlib.Path = INVENTORY) -> Run:
+    return run_playbook("site.yml", *arguments, inventory=inventory)
+
+
+def run_playbook(name: str, *arguments: str, inventory: pathlib.Path = INVENTORY) -> Run:
+    """Run one of the collection's playbooks to its end."""
     done = subprocess.run(
-        ["ansible-playbook", f"--inventory={inventory}", str(SITE), *arguments],
+        ["ansible-playbook", f"--inventory={inventory}", str(REPOSITORY / "playbooks" / name), *arguments],
         cwd=REPOSITORY,
         env={
             # molecule asks for colours, which would hide the recap from the expression below.
