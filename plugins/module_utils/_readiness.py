@@ -43,12 +43,16 @@ class ReadinessError(NumapinError):
 
 @dataclass(frozen=True)
 class Instance:
-    """What is asked: ``url`` is where the instance listens (``http://IP:PORT``), ``model`` the name it must serve."""
+    """What is asked: ``url`` is where the instance listens (``http://IP:PORT``), ``model`` the name it must serve.
+
+    ``restarts`` that systemd had counted when the wait began are history and not held against the instance.
+    """
 
     name: str
     unit: str
     url: str
     model: str
+    restarts: int = 0
 
 
 @dataclass(frozen=True)
@@ -105,13 +109,14 @@ def wait_until_ready(
     """Watch all instances until each is ready or absent, one has failed, or ``timeout_seconds`` are over."""
     start = clock()
     answers = {instance.name: Answer(instance.name, instance.unit) for instance in instances}
+    allowed = {instance.name: instance.restarts + restarts_allowed for instance in instances}
     proved: dict[str, str] = {}  # name -> invocation of its unit that was found ready
     while True:
         units = systemd.show([instance.unit for instance in instances])
         open_questions: list[Instance] = []
         for instance in instances:
             unit = units[instance.unit]
-            answers[instance.name] = _by_unit(answers[instance.name], unit, restarts_allowed)
+            answers[instance.name] = _by_unit(answers[instance.name], unit, allowed[instance.name])
             if unit.up and proved.get(instance.name) != unit.invocation_id:
                 open_questions.append(instance)
             elif not unit.up:
@@ -120,7 +125,7 @@ def wait_until_ready(
         for name, (probe, answered) in _probe_all(open_questions, api_key, max(left, 1.0), clock).items():
             unit = units[answers[name].unit]
             answers[name] = replace(
-                _by_probe(answers[name], probe, unit, restarts_allowed), seconds=round(answered - start, 1)
+                _by_probe(answers[name], probe, unit, allowed[name]), seconds=round(answered - start, 1)
             )
             if probe.ready:
                 proved[name] = unit.invocation_id

@@ -182,13 +182,17 @@ class Systemd:
 
 @dataclass(frozen=True)
 class Action:
-    """What is done with one unit: ``none``, ``start``, ``restart`` or ``stop``, and why."""
+    """What is done with one unit: ``none``, ``start``, ``restart`` or ``stop``, and why.
+
+    ``restarts`` is systemd's count of restarts when the unit is left to run; a start begins at 0.
+    """
 
     unit: str
     action: str
     reason: str
     before: str
     after: str
+    restarts: int = 0
 
 
 @dataclass(frozen=True)
@@ -273,7 +277,7 @@ def _plan_unit(systemd: Systemd, unit: Unit, config_id: str) -> Action:
         running = systemd.variable(unit.main_pid, CONFIG_ID_VARIABLE)
         if running == config_id:
             reason = "it runs with the wanted configuration" + ("" if unit.enabled else "; it is not enabled")
-            return Action(unit.name, "none", reason, unit.state, unit.state)
+            return Action(unit.name, "none", reason, unit.state, unit.state, unit.restarts)
         known = "another configuration" if running else f"a process that shows no {CONFIG_ID_VARIABLE}"
         return Action(unit.name, "restart", f"it runs with {known}", f"{unit.state} with {known}", after)
     if unit.active_state in ("inactive", "failed"):
@@ -309,6 +313,8 @@ def converge(
 
     systemd.change("enable", plan.enable)
     start, restart = plan.units("start"), plan.units("restart")
+    # Restarts of an earlier configuration say nothing of this one, and a restart alone would go on counting them.
+    systemd.change("reset-failed", restart)
     systemd.change("start", start, "--no-block")
     systemd.change("restart", restart, "--no-block")
     if plan.start_target:

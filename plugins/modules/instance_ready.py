@@ -57,6 +57,12 @@ options:
         description: Name of the model that it must serve.
         type: str
         required: true
+      restarts:
+        description:
+          - How many times systemd had restarted it before the wait began; these are not held against it.
+          - The module M(numapin.inference.vllm_units) returns it for every unit.
+        type: int
+        default: 0
   api_key:
     description: Key of the instances, when they want one.
     type: str
@@ -167,7 +173,13 @@ def main() -> t.NoReturn:
                 "type": "list",
                 "elements": "dict",
                 "required": True,
-                "options": {"name": text, "unit": text, "url": text, "model": text},
+                "options": {
+                    "name": text,
+                    "unit": text,
+                    "url": text,
+                    "model": text,
+                    "restarts": {"type": "int", "default": 0},
+                },
             },
             "api_key": {"type": "str", "no_log": True},
             "timeout_seconds": {"type": "int", "default": 300},

@@ -96,10 +96,14 @@ actions:
     reason:
       description: Why.
       type: str
+    restarts:
+      description: How many times systemd has restarted it by itself. V(0) for a unit that this module starts.
+      type: int
   sample:
     - unit: vllm@tiny-n0.service
       action: restart
       reason: it runs with another configuration
+      restarts: 0
 reloaded:
   description: Whether systemd had to read its unit files again.
   returned: success
@@ -175,7 +179,10 @@ def main() -> t.NoReturn:
         wanted = unit_names(instances, params["template"])
         plan = plan_units(systemd, wanted, params["template"], target)
         result["changed"] = plan.changed
-        result["actions"] = [{"unit": act.unit, "action": act.action, "reason": act.reason} for act in plan.actions]
+        result["actions"] = [
+            {"unit": act.unit, "action": act.action, "reason": act.reason, "restarts": act.restarts}
+            for act in plan.actions
+        ]
         result["reloaded"] = plan.reload
         if module._diff and plan.changed:
             result["diff"] = diff(plan, target)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 import typing as t
@@ -208,6 +209,14 @@ def test_restarts_count_as_long_as_it_is_not_ready(engine: Engine, restarts: str
     engine.health = 503
     host = Host({"vllm@a.service": {**ACTIVE, "NRestarts": restarts}})
     assert host.wait(instance(engine.url), seconds=1, restarts_allowed=allowed)[0].state == state
+
+
+@pytest.mark.parametrize(("known", "state"), [(2, "loading"), (1, "failed")])
+def test_restarts_from_before_the_wait_are_history(engine: Engine, known: int, state: str) -> None:
+    engine.health = 503
+    host = Host({"vllm@a.service": {**ACTIVE, "NRestarts": "2"}})
+    asked = dataclasses.replace(instance(engine.url), restarts=known)
+    assert host.wait(asked, seconds=1)[0].state == state
 
 
 def test_restarts_of_long_ago_do_not_matter_once_ready(engine: Engine) -> None:

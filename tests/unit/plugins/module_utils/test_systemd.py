@@ -111,9 +111,10 @@ def test_a_fresh_host_starts_everything(tmp_path: Path) -> None:
 
 
 def test_running_with_the_wanted_id_is_left_alone(tmp_path: Path) -> None:
-    host = Host(tmp_path, {"vllm@a.service": RUNNING}, {100: "1"})
+    host = Host(tmp_path, {"vllm@a.service": {**RUNNING, "NRestarts": "3"}}, {100: "1"})
     plan = host.plan({"vllm@a.service": "1"})
     assert actions(plan) == {"vllm@a.service": "none"}
+    assert plan.actions[0].restarts == 3
     assert not plan.changed
 
 
@@ -182,6 +183,7 @@ def test_one_call_for_all_of_a_kind_and_reload_first(tmp_path: Path) -> None:
     assert host.calls == [
         "daemon-reload",
         "enable vllm@b.service vllm@c.service vllm.target",
+        "reset-failed vllm@a.service",
         "start vllm@b.service vllm@c.service",
         "restart vllm@a.service",
         "start vllm.target",
