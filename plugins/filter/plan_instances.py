@@ -104,6 +104,12 @@ options:
       - A name is looked up on the controller, IPv4 before IPv6.
     type: str
     required: true
+  default_arguments:
+    description:
+      - vLLM options for every model that does not set them itself. They are held to the same rules as
+        O(models[].arguments).
+    type: dict
+    default: {}
   fail:
     description:
       - Whether what cannot be planned is an error.
@@ -303,6 +309,7 @@ def plan_instances(
     previous: object = None,
     reserved_cpus: str | int | None = "",
     housekeeping_cores: int | str = 1,
+    default_arguments: t.Mapping[str, t.Any] | None = None,
     fail: bool = True,
 ) -> dict[str, t.Any]:
     """Return the plan of one host; what cannot be planned is raised, or returned as ``{"problems": […]}``."""
@@ -320,7 +327,7 @@ def plan_instances(
     try:
         return plan_host(
             facts,
-            models,
+            _with_defaults(models, default_arguments or {}),
             host=host,
             address=_resolve(host, address),
             previous=previous,
@@ -331,6 +338,22 @@ def plan_instances(
         if not fail:
             return {"problems": [str(error)]}
         raise AnsibleFilterError(str(error)) from error
+
+
+def _with_defaults(models: object, defaults: t.Mapping[str, t.Any]) -> object:
+    """Give every model the arguments it does not set itself, in either spelling; what is no model stays as it is."""
+    if not isinstance(models, (list, tuple)):
+        return models
+    completed: list[object] = []
+    for entry in models:
+        own = (entry.get("arguments") or {}) if isinstance(entry, t.Mapping) else None
+        if isinstance(own, t.Mapping):
+            set_already = {str(key).replace("_", "-") for key in own}
+            missing = {key: value for key, value in defaults.items() if key.replace("_", "-") not in set_already}
+            completed.append({**t.cast("t.Mapping[str, t.Any]", entry), "arguments": {**missing, **own}})
+        else:
+            completed.append(entry)
+    return completed
 
 
 class AddressError(NumapinError):

@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import glob
 import grp
 import hashlib
 import json
@@ -30,6 +31,7 @@ import secrets
 import shlex
 import shutil
 import stat
+import time
 import typing as t
 from dataclasses import dataclass, field
 
@@ -40,6 +42,8 @@ STATE_DIRECTORY = "/var/lib/numapin"
 MAX_STAGE_MIB = 64
 
 _MANIFEST_VERSION = 1
+# No run takes that long between writing a temporary file and renaming it.
+_LEFTOVER_SECONDS = 600
 _MANIFEST_FIELDS = {"files": {"sha256", "secret", "original"}, "directories": {"created", "before"}}
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _MODE = re.compile(r"[0-7]{4}")
@@ -327,6 +331,9 @@ class FileSet:
         waiting: dict[str, str] = {}  # path -> its new content, written beside it
         at = ""
         try:
+            for directory in sorted({os.path.dirname(change.path) for change in plan.files}):
+                at = directory
+                _remove_leftovers(directory)
             for change in plan.directories:
                 at = change.path
                 done.append(change)  # before, because making one and giving it its owner are two steps
@@ -614,6 +621,13 @@ def _union(before: dict[str, t.Any] | None, after: dict[str, t.Any] | None) -> d
 
 
 # Writing, in detail
+
+
+def _remove_leftovers(directory: str) -> None:
+    """Remove what a run that was killed has left beside its files: it may hold a secret that is no longer in use."""
+    for leftover in glob.glob(os.path.join(glob.escape(directory), ".numapin-*.tmp")):
+        if time.time() - os.lstat(leftover).st_mtime > _LEFTOVER_SECONDS:
+            os.unlink(leftover)
 
 
 def _write_beside(path: str, entry: Entry) -> str:

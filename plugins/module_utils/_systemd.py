@@ -263,7 +263,7 @@ def plan_units(systemd: Systemd, wanted: t.Mapping[str, str], template: str, tar
         ),
         start_target=bool(wanted) and not target_up,
         stop_target=not wanted and target_up,
-        stop_timeout_seconds=max([unit.stop_timeout_seconds for unit in units.values() if unit.up], default=0),
+        stop_timeout_seconds=max([unit.stop_timeout_seconds for unit in units.values() if not unit.down], default=0),
     )
 
 

@@ -62,6 +62,7 @@ _OWNED_ARGUMENTS = {
     "port": "use the model's key `port`",
     "uds": "the balancers reach an instance by address and port: use the model's key `port`",
     "config": "write the options themselves under `arguments`",
+    "shutdown-timeout": "use the variable `vllm_shutdown_timeout_seconds`, after which the unit's own limit is set",
     "api-key": "use the variable `vllm_api_key`, which is kept out of files others can read",
     "tensor-parallel-size": "use the model's key `tensor_parallel_size`",
     "tp": "use the model's key `tensor_parallel_size`",
@@ -207,8 +208,7 @@ def _clashes(raw: t.Sequence[object]) -> list[str]:
         if isinstance(name, str):
             if name in names:
                 problems.append(
-                    f"the name {name!r} is given to entries [{names[name]}] and [{index}]. Names must differ;"
-                    " to serve both under one name give each a `name` of its own and the same `served_names`."
+                    f"the name {name!r} is given to entries [{names[name]}] and [{index}]. Names must differ."
                 )
             names.setdefault(name, index)
         if isinstance(port, int) and not isinstance(port, bool):
@@ -398,6 +398,11 @@ class _Reader:
             owner = _owner_of(option.partition(".")[0])
             if owner is not None:
                 self._refuse(f"`arguments` must not hold {key!r}: {_OWNED_ARGUMENTS[owner]}.")
+            elif _SECRET.search(option.replace("-", "_")):
+                self._refuse(
+                    f"`arguments` must not hold {key!r}, which looks like a secret: the plan is readable by everyone."
+                    " Give it to vLLM by its environment variable, in `vllm_secret_environment` (`HF_TOKEN`, say)."
+                )
             elif option in result:
                 self._refuse(f"`arguments` holds {option!r} twice, once with `-` and once with `_`. Leave one out.")
             else:

@@ -36,8 +36,8 @@ def upstreams(
     Each upstream is ``{model, name, served_names, servers: [{instance, host, endpoint, weight, down, reason}]}`` with
     ``endpoint`` as nginx wants it (``192.0.2.1:8000``, ``[2001:db8::1]:8000``) and ``reason`` saying why it is down.
 
-    Raises UpstreamsError when nothing is planned, when an address is not an IP address, or when two instances have the
-    same endpoint.
+    Where nothing is planned there is no upstream. Raises UpstreamsError when an address is not an IP address, or when
+    two instances have the same endpoint.
     """
     known = {host: names for host, names in (ready or {}).items() if names is not None}
     models: dict[str, dict[str, t.Any]] = {}
@@ -67,11 +67,6 @@ def upstreams(
                     "reason": reason,
                 }
             )
-    if not models:
-        hosts = ", ".join(str(plan["host"]) for plan in plans) or "none"
-        raise UpstreamsError(
-            f"no instance is planned on any host (hosts with a plan: {hosts}), so there is nothing to balance"
-        )
     return list(models.values())
 
 

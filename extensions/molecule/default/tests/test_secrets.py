@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import json
+import pathlib
 import shlex
 import typing as t
 
@@ -53,6 +55,19 @@ def test_output_at_vvv_shows_no_key(site: t.Any) -> None:
     run = run_site("-vvv", "--diff")
     assert run.status == 0, run.output[-5000:]
     assert len(run.output) > 10000
+    assert site.api_key not in run.output
+
+
+def test_a_preview_of_a_new_key_shows_neither(site: t.Any, tmp_path: pathlib.Path) -> None:
+    """What --check --diff -vvv shows of the files that would change, where secrets change as well."""
+    new_key = "a-new-key-of-the-preview-0123456789"
+    variables = tmp_path / "variables.json"
+    variables.write_text(json.dumps({"vllm_api_key": new_key}), encoding="utf-8")
+    run = run_site("--check", "--diff", "-vvv", f"--extra-vars=@{variables}")
+    assert run.status == 0, run.output[-5000:]
+    assert all(run.recap[name]["changed"] for name in site.inference), "the new key changes files and restarts vLLM"
+    assert "(secret)" in run.output
+    assert new_key not in run.output
     assert site.api_key not in run.output
 
 

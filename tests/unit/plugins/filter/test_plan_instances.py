@@ -137,6 +137,20 @@ def test_a_table_of_something_else(given: object) -> None:
         plan_table(given)
 
 
+def test_defaults_are_arguments_that_a_model_does_not_set_itself() -> None:
+    defaults = {"max-model-len": 4096, "enforce-eager": True}
+    models = [model(arguments={"max_model_len": 8192}), model(name="other")]
+    instances = plan_instances(eight_gpus(), models, "h", "192.0.2.1", default_arguments=defaults)["instances"]
+    assert {entry["model"]: entry["arguments"] for entry in instances} == {
+        "llama": {"enforce-eager": True, "max-model-len": 8192},
+        "other": {"enforce-eager": True, "max-model-len": 4096},
+    }
+    with pytest.raises(AnsibleFilterError, match="must not hold 'port': use the model's key `port`"):
+        plan_instances(eight_gpus(), [model()], "h", "192.0.2.1", default_arguments={"port": 9999})
+    with pytest.raises(AnsibleFilterError, match="vllm_models: must be a list"):
+        plan_instances(eight_gpus(), "llama", "h", "192.0.2.1", default_arguments=defaults)
+
+
 def test_a_play_can_word_its_own_error() -> None:
     result = plan_instances(eight_gpus(), [model(prot=1)], "h", "192.0.2.1", fail=False)
     assert list(result) == ["problems"]

@@ -368,3 +368,13 @@ def test_links_back_into_the_stage_show_the_staged_files(tmp_path: Path) -> None
 
     validate(plan, str(stage), "true %s", str(tmp_path / "tmp"), run=look)
     assert seen == ["new"]
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
+    old, young = tmp_path / ".numapin-00aa.tmp", tmp_path / ".numapin-00bb.tmp"
+    for leftover in (old, young):
+        leftover.write_text("KEY=hunter22")
+    os.utime(old, (1, 1))
+    put(file_set(tmp_path), [text(tmp_path / "a", "new\n")])
+    assert not old.exists()
+    assert young.exists(), "another run may be writing it now"

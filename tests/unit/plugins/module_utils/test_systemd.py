@@ -258,3 +258,9 @@ def test_bad_instances(instances: list[tuple[str, str]], message: str) -> None:
 )
 def test_spans(text: str, seconds: float) -> None:
     assert parse_span(text) == pytest.approx(seconds)
+
+
+def test_a_unit_that_is_still_stopping_gets_its_own_time(tmp_path: Path) -> None:
+    stopping = {**RUNNING, "ActiveState": "deactivating", "SubState": "stop-sigterm", "TimeoutStopUSec": "2min 30s"}
+    host = Host(tmp_path, {"vllm@a.service": stopping}, {100: "1"})
+    assert host.plan({"vllm@a.service": "1"}).stop_timeout_seconds == 150

@@ -237,8 +237,7 @@ def test_environment(environment: dict[t.Any, t.Any], message: str) -> None:
 
 def test_two_models_with_one_name() -> None:
     (text,) = problems(model(), model("other"), model())
-    assert text.startswith("the name 'llama' is given to entries [0] and [2]. Names must differ")
-    assert "`served_names`" in text
+    assert text == "the name 'llama' is given to entries [0] and [2]. Names must differ."
 
 
 def test_two_models_on_one_port() -> None:
@@ -262,3 +261,15 @@ def test_all_faults_of_all_entries_are_told_at_once() -> None:
     assert str(caught.value).startswith(
         "vllm_models: 7 problems\n- [0] (a) has the unknown key 'prot'. Did you mean `port`?"
     )
+
+
+@pytest.mark.parametrize("key", ["hf-token", "hf_token", "ssl-keyfile-password"])
+def test_arguments_that_look_like_secrets(key: str) -> None:
+    (text,) = problems(model(arguments={key: "x"}))
+    assert f"must not hold {key!r}, which looks like a secret" in text
+    assert "`vllm_secret_environment`" in text
+
+
+def test_the_shutdown_time_belongs_to_the_unit_too() -> None:
+    (text,) = problems(model(arguments={"shutdown-timeout": 600}))
+    assert "`vllm_shutdown_timeout_seconds`" in text

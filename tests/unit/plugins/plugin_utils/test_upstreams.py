@@ -102,17 +102,15 @@ def test_a_model_name_that_nginx_could_misread_is_refused() -> None:
         upstreams([plan("gpu1", "192.0.2.1", instance("a;b", 0, 8000))])
 
 
-@pytest.mark.parametrize(("plans", "hosts"), [([], "none"), ([plan("a", "192.0.2.1"), plan("b", "192.0.2.2")], "a, b")])
-def test_nothing_to_balance_is_refused(plans: list[dict[str, t.Any]], hosts: str) -> None:
-    with pytest.raises(UpstreamsError, match=f"hosts with a plan: {hosts}"):
-        upstreams(plans)
+@pytest.mark.parametrize("plans", [[], [plan("a", "192.0.2.1"), plan("b", "192.0.2.2")]])
+def test_where_nothing_is_planned_there_is_no_upstream(plans: list[dict[str, t.Any]]) -> None:
+    """So that the last instance of a fleet can be removed as well."""
+    assert upstreams(plans) == []
 
 
 def test_the_filter_gives_the_same_and_no_traceback() -> None:
     upstreams_filter = FilterModule().filters()["upstreams"]
     assert upstreams_filter([ONE, TWO]) == upstreams([ONE, TWO])
-    with pytest.raises(AnsibleFilterError, match="nothing to balance"):
-        upstreams_filter([])
     with pytest.raises(AnsibleFilterError, match=r"not a plan \(KeyError\('address'\)\)"):
         upstreams_filter([{"instances": [instance("x", 0, 1)]}])
     with pytest.raises(AnsibleFilterError, match="list of plans, given was str"):
