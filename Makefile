@@ -97,6 +97,7 @@ integration: collection ## ansible-test integration targets on this machine
 	@$(STEP) 10m "ansible-test: integration" tools/ansible-test integration
 
 molecule: $(ENVIRONMENT) $(DEV) ## the scenario default: containers, real vLLM, testinfra
+	@$(STEP) 20m "containers: image, vLLM, model" python3 tests/containers prepare
 	@$(STEP) 25m "molecule: default" molecule test --scenario-name default
 
 .PHONY: format figures lock clean

@@ -12,7 +12,8 @@ from fleet.console import FleetError, as_root, run, say, step
 from fleet.podman import inspect, podman
 from fleet.settings import CACHE, Settings, cache_lock, fingerprint
 
-# What a fresh server has, plus what the checks use. nginx is not here: the role installs it.
+# What a fresh server has, plus what the checks use. nginx and python3-venv are not here: the roles install them, and they
+# must get along without python3-apt and package lists.
 PACKAGES = [
     "systemd",
     "systemd-sysv",
@@ -21,9 +22,6 @@ PACKAGES = [
     "kmod",
     "openssh-server",
     "python3",
-    "python3-apt",
-    "python3-packaging",
-    "python3-venv",
     "iproute2",
     "procps",
     "psmisc",
