@@ -12,7 +12,7 @@ from fleet.console import FleetError, as_root, run, say, step
 from fleet.podman import inspect, podman
 from fleet.settings import CACHE, Settings, cache_lock, fingerprint
 
-# What a fresh server has, plus what the checks use. nginx and python3-venv are not here: the roles install them, and they
+# What a fresh server has, plus what the checks use. nginx and python3-venv are not here: the roles install them, and
 # must get along without python3-apt and package lists.
 PACKAGES = [
     "systemd",
