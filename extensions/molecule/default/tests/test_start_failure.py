@@ -62,5 +62,5 @@ def test_a_host_whose_vllm_does_not_start(tmp_path: pathlib.Path) -> None:
         repaired = run_site()
     assert repaired.status == 0, repaired.output
     assert repaired.recap[BROKEN]["failed"] == 0, repaired.output
-    again = run_site()
-    assert {host: counts["changed"] for host, counts in again.recap.items()} == dict.fromkeys(again.recap, 0)
+    assert repaired.recap[BROKEN]["changed"] > 0, "the repair is reported"
+    assert repaired.recap[SERVING]["changed"] == 0, "the other host is left as it is"
