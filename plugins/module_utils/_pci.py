@@ -21,7 +21,7 @@ multiple host bridges", "system"):
 
 In sysfs a switch is an upstream port and, below it, one downstream port for each branch. Below the lowest bridge that
 two devices have in common, one more bridge on a branch is therefore the same switch, and two more are another one; NCCL
-counts the same way (``pciDistance`` of its version 2.4, the pairs of ports in src/graph/xml.cc of later ones).
+counts the same way (``pciDistance`` before version 2.6, the pairs of ports in src/graph/xml.cc since).
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ _ADDRESS = re.compile(r"([0-9a-fA-F]{1,8}):([0-9a-fA-F]{2}):([0-9a-fA-F]{2})\.([
 _HOST_BRIDGE = re.compile(r"pci[0-9a-f]{4,8}:[0-9a-f]{2}")
 _HEX = re.compile(r"0x[0-9a-fA-F]{1,6}")
 _VECTOR = re.compile(r"[0-9]{1,9}")
+_DRIVER_LIMIT = 64
 # A warning about hundreds of virtual functions names the first few.
 _NAMED = 4
 
@@ -74,6 +75,12 @@ def normalised_pci_address(text: str) -> str | None:
     return f"{int(match[1], 16):04x}:{match[2]}:{match[3]}.{match[4]}".lower()
 
 
+def driver_in(link: str | None) -> str | None:
+    """Return the driver's name in what a ``driver`` link says; ``None`` when there is no driver, or no name."""
+    name = (link or "").rpartition("/")[2]
+    return name if name and len(name) <= _DRIVER_LIMIT and name.isprintable() else None
+
+
 class PciTree:
     """The PCI devices of a host; every file is read at most once, and only when somebody asks.
 
@@ -86,6 +93,7 @@ class PciTree:
         self._names: dict[str, str] | None = None
         self._classes: dict[str, int | None] = {}
         self._devices: dict[str, PciDevice] = {}
+        self._vectors: dict[str, tuple[int, ...]] = {}
         self._misplaced: dict[int, list[str]] = {}
 
     def devices(self, wanted: t.Callable[[int], bool]) -> list[PciDevice]:
@@ -110,45 +118,39 @@ class PciTree:
         normalised = normalised_pci_address(address)
         if normalised not in self._addresses():
             return ()
-        directory = self._directory(normalised)
-        vectors = [int(name) for name in self._host.list_dir(f"{directory}/msi_irqs") or () if _VECTOR.fullmatch(name)]
-        if not vectors:
-            pin = self._host.read_int(f"{directory}/irq")
-            # 0 is how the kernel says that the device has none.
-            vectors = [pin] if pin is not None and pin > 0 else []
-        return tuple(sorted(vectors))
+        if normalised not in self._vectors:
+            self._vectors[normalised] = self._read_irqs(self._directory(normalised))
+        return self._vectors[normalised]
 
-    def path_kind(self, first: str, second: str) -> str | None:
-        """Return PIX, PXB, PHB, NODE or SYS; ``None`` when a device or, where it matters, a node is unknown."""
+    def physical_function(self, address: str) -> str | None:
+        """Return the address of the physical function that a virtual one belongs to; ``None`` for any other device."""
+        normalised = normalised_pci_address(address)
+        if normalised not in self._addresses():
+            return None
+        link = self._host.readlink(f"{self._directory(normalised)}/physfn")
+        return normalised_pci_address((link or "").rpartition("/")[2])
+
+    def path_kind(
+        self, first: str, second: str, *, first_node: int | None = None, second_node: int | None = None
+    ) -> str | None:
+        """Return PIX, PXB, PHB, NODE or SYS; ``None`` when a device or, where it matters, a node is unknown.
+
+        ``first_node`` and ``second_node`` are for who knows a node better than sysfs (an override, NVML).
+        """
         one, other = self.device(first), self.device(second)
         if one is None or other is None:
             return None
-        shared = self.shared_path(first, second)
+        shared = _shared_path(one.path, other.path)
         if shared is not None:
             return shared
-        if one.node is not None and other.node is not None and one.node != other.node:
+        one_node = one.node if first_node is None else first_node
+        other_node = other.node if second_node is None else second_node
+        known = one_node is not None and other_node is not None
+        if known and one_node != other_node:
             return "SYS"
         if not one.path or not other.path:
             return None
-        known = one.node is not None and other.node is not None
         return "NODE" if known or len(self._node_cpus) == 1 else None
-
-    def shared_path(self, first: str, second: str) -> str | None:
-        """Return PIX, PXB or PHB for devices below one host bridge, whatever their nodes; else ``None``."""
-        one, other = self.device(first), self.device(second)
-        if one is None or other is None:
-            return None
-        common = 0
-        for above_one, above_other in zip(one.path, other.path):
-            if above_one != above_other:
-                break
-            common += 1
-        if not common:
-            return None
-        if _HOST_BRIDGE.fullmatch(one.path[common - 1]):
-            return "PHB"
-        further = max(len(one.path), len(other.path)) - common
-        return "PIX" if further <= 1 else "PXB"
 
     @property
     def warnings(self) -> list[str]:
@@ -185,14 +187,13 @@ class PciTree:
     def _read(self, address: str) -> PciDevice:
         if address not in self._devices:
             directory = self._directory(address)
-            driver = (self._host.readlink(f"{directory}/driver") or "").rpartition("/")[2]
             self._devices[address] = PciDevice(
                 address=address,
                 pci_class=self._class_of(address) or 0,
                 vendor=self._hex_in(f"{directory}/vendor"),
                 device=self._hex_in(f"{directory}/device"),
                 node=self._node_of(address, directory),
-                driver=driver or None,
+                driver=driver_in(self._host.readlink(f"{directory}/driver")),
                 path=_path_in(self._host.readlink(directory), address),
             )
         return self._devices[address]
@@ -223,9 +224,32 @@ class PciTree:
             return nodes[0] if len(nodes) == 1 else None
         return None
 
+    def _read_irqs(self, directory: str) -> tuple[int, ...]:
+        vectors = [int(name) for name in self._host.list_dir(f"{directory}/msi_irqs") or () if _VECTOR.fullmatch(name)]
+        if not vectors:
+            pin = self._host.read_int(f"{directory}/irq")
+            # 0 is how the kernel says that the device has none.
+            vectors = [pin] if pin is not None and pin > 0 else []
+        return tuple(sorted(vectors))
+
     def _hex_in(self, path: str) -> int | None:
         text = (self._host.read_text(path, 4096) or "").strip()
         return int(text, 16) if _HEX.fullmatch(text) else None
+
+
+def _shared_path(one: tuple[str, ...], other: tuple[str, ...]) -> str | None:
+    """Return PIX, PXB or PHB for the paths of two devices below one host bridge; else ``None``."""
+    common = 0
+    for above_one, above_other in zip(one, other):
+        if above_one != above_other:
+            break
+        common += 1
+    if not common:
+        return None
+    if _HOST_BRIDGE.fullmatch(one[common - 1]):
+        return "PHB"
+    further = max(len(one), len(other)) - common
+    return "PIX" if further <= 1 else "PXB"
 
 
 def _path_in(link: str | None, address: str) -> tuple[str, ...]:
