@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -41,33 +42,18 @@ class Host:
         self.root = real_root
         self.is_running_machine = real_root == "/"
         self._prefix = "" if self.is_running_machine else real_root
-        self._directories: dict[str, str | None] = {}
+        # Where a path really is below the root; None for a cycle of links. Thousands of files lie in few directories.
+        self._resolved: dict[str, str | None] = {"": ""}
 
     def read_text(self, path: str, limit_bytes: int = READ_LIMIT_BYTES) -> str | None:
         """Return what a regular file holds; bytes that are no UTF-8 become U+FFFD for the parser to complain about."""
-        real = self._locate(path)
-        if real is None:
-            return None
-        try:
-            # O_NONBLOCK: a FIFO or a device in a captured tree must not make the reader wait.
-            descriptor = os.open(real, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-        except OSError:
-            return None
-        try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return None
-            content = b""
-            while len(content) <= limit_bytes:
-                block = os.read(descriptor, 65536)
-                if not block:
-                    return content.decode("utf-8", "replace")
-                content += block
-            return None
-        except OSError:
-            # A driver may refuse the read itself (EIO, EINVAL) although the file opens.
-            return None
-        finally:
-            os.close(descriptor)
+        content = self._read(path, limit_bytes + 1)
+        return None if content is None or len(content) > limit_bytes else content.decode("utf-8", "replace")
+
+    def read_head(self, path: str, limit_bytes: int) -> str | None:
+        """Return the first ``limit_bytes`` of a regular file, however large it is."""
+        content = self._read(path, limit_bytes)
+        return None if content is None else content.decode("utf-8", "replace")
 
     def read_int(self, path: str) -> int | None:
         """Return the one decimal number that a file holds; ``None`` also when it holds something else."""
@@ -84,13 +70,13 @@ class Host:
             return None
         try:
             return sorted(os.listdir(real))
-        except OSError:
+        except (OSError, ValueError):
             return None
 
     def exists(self, path: str) -> bool:
         """Say whether something is there, links followed."""
         real = self._locate(path)
-        return real is not None and os.path.lexists(real)
+        return real is not None and os.path.exists(real)
 
     def readlink(self, path: str) -> str | None:
         """Return where a link points, as it is written there."""
@@ -100,22 +86,79 @@ class Host:
             return None
         try:
             return os.readlink(f"{real}/{name}")
+        except (OSError, ValueError):
+            return None
+
+    def real_path(self, path: str) -> str | None:
+        """Return the path with all links followed, as the machine itself writes it; ``None`` for what is not there."""
+        if not self.exists(path):
+            return None
+        return os.path.realpath(path) if self.is_running_machine else self._resolve(path) or "/"
+
+    def _read(self, path: str, limit_bytes: int) -> bytes | None:
+        """Return at most the first ``limit_bytes`` of a regular file."""
+        descriptor = self._open(path)
+        if descriptor is None:
+            return None
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                return None
+            content = b""
+            while len(content) < limit_bytes:
+                block = os.read(descriptor, min(65536, limit_bytes - len(content)))
+                content += block
+                # The size saves the last, empty read on a disk; /proc says 0, and sysfs the most there could be.
+                if not block or len(content) == status.st_size:
+                    break
+            return content
         except OSError:
+            # A driver may refuse the read itself (EIO, EINVAL) although the file opens.
+            return None
+        finally:
+            os.close(descriptor)
+
+    def _open(self, path: str) -> int | None:
+        # O_NONBLOCK: a FIFO or a device in a captured tree must not make the reader wait.
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+        try:
+            if self.is_running_machine:
+                return os.open(path, flags)
+            directory, _slash, name = path.rpartition("/")
+            real_directory = self._resolve(directory)
+            if real_directory is None or name == "..":
+                return None
+            try:
+                return os.open(f"{self._prefix}{real_directory}/{name}", flags | os.O_NOFOLLOW)
+            except OSError as error:
+                if error.errno != errno.ELOOP:
+                    return None
+            # Few files are links: only these cost a look at where they lead.
+            real = self._resolve(path)
+            return None if real is None else os.open(f"{self._prefix}{real}", flags | os.O_NOFOLLOW)
+        except (OSError, ValueError):
             return None
 
     def _locate(self, path: str) -> str | None:
-        """Return the real path of a path below the root with all links followed; ``None`` for a cycle of links."""
+        """Return the path to hand to the operating system, free of links; ``None`` for a cycle of links."""
         if self.is_running_machine:
             return path
-        directory, _slash, name = path.rpartition("/")
-        if directory not in self._directories:
-            # Thousands of files lie in few directories, and every step of a path costs a system call.
-            self._directories[directory] = self._follow("", directory)
-        start = self._directories[directory]
-        if start is None:
-            return None
-        below = self._follow(start, name)
-        return None if below is None else self._prefix + below
+        real = self._resolve(path)
+        return None if real is None else self._prefix + real
+
+    def _resolve(self, path: str) -> str | None:
+        """Return the real path of a path, both below the root, with all links followed."""
+        known, pending = path, []
+        while known not in self._resolved:
+            known, _slash, name = known.rpartition("/")
+            pending.append(name)
+        real = self._resolved[known]
+        while pending:
+            name = pending.pop()
+            known = f"{known}/{name}"
+            real = None if real is None else self._follow(real, name)
+            self._resolved[known] = real
+        return real
 
     def _follow(self, start: str, rest: str) -> str | None:
         """Walk ``rest`` from ``start``, which is below the root and free of links; the result is both again."""
@@ -129,11 +172,18 @@ class Host:
             if part == "..":
                 here = here.rpartition("/")[0]
                 continue
+            step = f"{here}/{part}"
+            if step in self._resolved:
+                known = self._resolved[step]
+                if known is None:
+                    return None
+                here = known
+                continue
             try:
-                target = os.readlink(f"{self._prefix}{here}/{part}")
-            except OSError:
+                target = os.readlink(self._prefix + step)
+            except (OSError, ValueError):
                 # No link, or not there at all: opening it will tell.
-                here = f"{here}/{part}"
+                here = self._resolved[step] = step
                 continue
             links += 1
             if links > _LINK_LIMIT:

@@ -44,6 +44,10 @@ _KINDS = {
     (False, False): "empty",
 }
 _DISTANCE = re.compile(r"[0-9]{1,5}")
+_CACHE_SIZE = re.compile(r"([0-9]{1,12})K")
+_NUMASTAT_LINE = re.compile(r"^([a-z_]{1,40}) ([0-9]{1,20})$", re.MULTILINE)
+# Under which name each field of Numastat stands in the file (node_read_numastat in drivers/base/node.c).
+_NUMASTAT_NAMES = ("numa_hit", "numa_miss", "numa_foreign", "interleave_hit", "local_node", "other_node")
 # A damaged tree can be wrong in every one of its files; a person reads the first few dozen lines.
 _WARNING_LIMIT = 40
 
@@ -71,8 +75,28 @@ class Hugepages:
 
 
 @dataclass(frozen=True)
+class Numastat:
+    """Pages a node has handed out since boot (Documentation/admin-guide/numastat.rst).
+
+    ``hit``: asked for and given here. ``miss``: asked for elsewhere, given here. ``foreign``: asked for here, given
+    elsewhere. ``interleave_hit``: given here as interleaving wanted. ``local``, ``other``: given here to a process on a
+    CPU of this node, of another node.
+    """
+
+    hit: int | None
+    miss: int | None
+    foreign: int | None
+    interleave_hit: int | None
+    local: int | None
+    other: int | None
+
+
+@dataclass(frozen=True)
 class Node:
-    """A node that is online, with those of its CPUs that are online."""
+    """A node that is online, with those of its CPUs that are online.
+
+    ``package_ids`` is ``None`` when CPUs were not asked for, ``hugepages`` and ``numastat`` when memory was not.
+    """
 
     id: int
     cpus: str
@@ -80,9 +104,10 @@ class Node:
     memory_total_mib: int | None
     memory_free_mib: int | None
     distances: tuple[Distance, ...]
-    package_ids: tuple[int, ...]
+    package_ids: tuple[int, ...] | None
     kind: str  # cpu_and_memory | memory_only | cpu_only | empty
-    hugepages: tuple[Hugepages, ...]
+    hugepages: tuple[Hugepages, ...] | None
+    numastat: Numastat | None
 
 
 @dataclass(frozen=True)
@@ -96,6 +121,16 @@ class Cpu:
     smt_siblings: str | None
     llc_domain: str | None
     online: bool
+
+
+@dataclass(frozen=True)
+class LlcDomain:
+    """Online CPUs that share their last-level cache, and the nodes these belong to."""
+
+    cpus: str
+    level: int
+    size_kib: int | None
+    nodes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -120,11 +155,18 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Topology:
-    """All of it; ``allowed_cpus`` are the online CPUs that the host's init may use."""
+    """All of it; ``allowed_cpus`` are the online CPUs that the host's init may use.
+
+    ``cpus``, ``llc_domains`` and ``packages`` are ``None`` when CPUs were not asked for. ``offline_nodes`` are possible
+    but not online (``None`` where the kernel does not say), ``offline_cpus`` present but not online: both are cpulists.
+    """
 
     nodes: tuple[Node, ...]
-    cpus: tuple[Cpu, ...]
-    packages: tuple[Package, ...]
+    offline_nodes: str | None
+    cpus: tuple[Cpu, ...] | None
+    offline_cpus: str
+    llc_domains: tuple[LlcDomain, ...] | None
+    packages: tuple[Package, ...] | None
     kernel: Kernel
     allowed_cpus: str
     warnings: tuple[str, ...]
@@ -139,13 +181,14 @@ def to_plain(value: t.Any) -> t.Any:
     return value
 
 
-def read_topology(host: Host) -> Topology:
+def read_topology(host: Host, parts: t.Collection[str] = frozenset({"cpus", "memory"})) -> Topology:
     """Read the topology of ``host``.
 
-    Raises ``TopologyError`` when no CPU is found at all. Anything else that is missing or damaged is ``None`` in the
-    result, or empty, with a warning where every kernel would have provided it.
+    ``parts``: ``cpus`` are CPUs, packages and caches, ``memory`` is hugepages and counters; nodes with their CPUs,
+    memory and distances are always read. Raises ``TopologyError`` when no CPU is found at all. Anything else that is
+    missing or damaged is ``None`` in the result, or empty, with a warning where every kernel would have provided it.
     """
-    return _Reader(host).read()
+    return _Reader(host, parts).read()
 
 
 @dataclass(frozen=True)
@@ -158,8 +201,10 @@ class _Core:
 class _Reader:
     """One pass over the host, every file read once."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, parts: t.Collection[str]) -> None:
         self._host = host
+        self._wants_cpus = "cpus" in parts
+        self._wants_memory = "memory" in parts
         self._warnings: dict[str, None] = {}
 
     def read(self) -> Topology:
@@ -174,15 +219,27 @@ class _Reader:
                 f"{_NODE} names no NUMA node (a kernel without NUMA support, or a container that hides it):"
                 " all online CPUs are taken as node 0"
             )
-        cpus = self._cpus(described, present, online, node_cpus)
-        packages = _packages(cpus)
+        cpus = packages = domains = None
+        if self._wants_cpus:
+            node_of = _owners(node_cpus)
+            domains, domain_of = self._llc_domains(described & online, online, node_of)
+            cpus = self._cpus(described, present, online, node_of, domain_of)
+            packages = _packages(cpus)
         nodes = tuple(
             self._node(number, members, packages, distance_order, f"{_NODE}/node{number}" if has_nodes else None)
             for number, members in sorted(node_cpus.items())
         )
-        kernel = self._kernel()
-        allowed = self._allowed_cpus(online)
-        return Topology(nodes, cpus, packages, kernel, format_cpulist(allowed), self._bounded_warnings())
+        return Topology(
+            nodes=nodes,
+            offline_nodes=self._offline_nodes(distance_order),
+            cpus=cpus,
+            offline_cpus=format_cpulist(present - online),
+            llc_domains=domains,
+            packages=packages,
+            kernel=self._kernel(),
+            allowed_cpus=format_cpulist(self._allowed_cpus(online)),
+            warnings=self._bounded_warnings(),
+        )
 
     # CPUs
 
@@ -208,15 +265,10 @@ class _Reader:
         described: frozenset[int],
         present: frozenset[int],
         online: frozenset[int],
-        node_cpus: dict[int, frozenset[int]],
+        node_of: t.Mapping[int, int | None],
+        domain_of: t.Mapping[int, str],
     ) -> tuple[Cpu, ...]:
-        node_of: dict[int, int | None] = {}
-        for node, members in node_cpus.items():
-            for number in members:
-                # A CPU that two nodes list: nobody knows which of them is right.
-                node_of[number] = None if number in node_of else node
         cores = self._cores(described & online, online)
-        domains = self._cache_domains(described & online, online)
         cpus = []
         for number in sorted(present):
             if number not in online:
@@ -231,7 +283,7 @@ class _Reader:
                     package=core.package,
                     core=core.core,
                     smt_siblings=core.siblings,
-                    llc_domain=domains.get(number),
+                    llc_domain=domain_of.get(number),
                     online=True,
                 )
             )
@@ -262,34 +314,47 @@ class _Reader:
                     self._warn(f"CPU {sibling} is an SMT sibling in two cores, one of them that of CPU {number}")
         return cores
 
-    def _cache_domains(self, numbers: frozenset[int], online: frozenset[int]) -> dict[int, str]:
-        """Return for each CPU the CPUs that share its last-level cache, read once for all CPUs of a domain."""
-        domains: dict[int, str] = {}
+    def _llc_domains(
+        self, numbers: frozenset[int], online: frozenset[int], node_of: t.Mapping[int, int | None]
+    ) -> tuple[tuple[LlcDomain, ...], dict[int, str]]:
+        """Return the domains, and for each CPU the CPUs of its domain, which is read once for all of them."""
+        domains: list[LlcDomain] = []
+        domain_of: dict[int, str] = {}
         for number in sorted(numbers):
-            if number in domains:
+            if number in domain_of:
                 continue
-            directory = f"{_CPU}/cpu{number}/cache"
-            last_level, last_index = 0, ""
-            for name in self._host.list_dir(directory) or ():
-                if not name.startswith("index"):
-                    continue
-                level = self._host.read_int(f"{directory}/{name}/level")
-                if level is None or level <= last_level:
-                    continue
-                if (self._host.read_text(f"{directory}/{name}/type") or "").strip() != "Instruction":
-                    last_level, last_index = level, f"{directory}/{name}"
-            if not last_index:
+            level, directory = self._last_level_cache(f"{_CPU}/cpu{number}/cache")
+            if not directory:
                 continue
-            members = self._cpus_in([f"{last_index}/shared_cpu_list"], [f"{last_index}/shared_cpu_map"])
+            members = self._cpus_in([f"{directory}/shared_cpu_list"], [f"{directory}/shared_cpu_map"])
             if members is None:
                 continue
             if number not in members:
-                self._warn(f"CPU {number} is not among the CPUs in {last_index}: its cache is left unknown")
+                self._warn(f"CPU {number} is not among the CPUs in {directory}: its cache is left unknown")
                 continue
-            text = format_cpulist(members & online)
-            for member in members & online:
-                domains.setdefault(member, text)
-        return domains
+            members &= online
+            text = format_cpulist(members)
+            for member in members:
+                if domain_of.setdefault(member, text) is not text:
+                    self._warn(
+                        f"CPU {member} shares its last-level cache with two sets of CPUs, one of them CPU {number}'s"
+                    )
+            size = _CACHE_SIZE.fullmatch((self._host.read_text(f"{directory}/size") or "").strip())
+            domains.append(LlcDomain(text, level, int(size[1]) if size else None, _nodes_of(members, node_of)))
+        return tuple(domains), domain_of
+
+    def _last_level_cache(self, directory: str) -> tuple[int, str]:
+        """Return the highest level of data cache and its directory; 0 and ``""`` when none is described."""
+        last_level, last = 0, ""
+        for name in self._host.list_dir(directory) or ():
+            if not name.startswith("index"):
+                continue
+            level = self._host.read_int(f"{directory}/{name}/level")
+            if level is None or level <= last_level:
+                continue
+            if (self._host.read_text(f"{directory}/{name}/type") or "").strip() != "Instruction":
+                last_level, last = level, f"{directory}/{name}"
+        return last_level, last
 
     def _node_of_offline_cpu(self, number: int) -> int | None:
         # A node's cpulist names online CPUs only; the link from the CPU to its node stays.
@@ -331,6 +396,10 @@ class _Reader:
             node_cpus[number] = members & online
         return node_cpus, tuple(sorted(listed))
 
+    def _offline_nodes(self, online: t.Iterable[int]) -> str | None:
+        possible = self._cpus_in([f"{_NODE}/possible"])
+        return None if possible is None else format_cpulist(possible.difference(online))
+
     def _warn_about_odd_nodes(self, node_cpus: dict[int, frozenset[int]], online: frozenset[int]) -> None:
         owner: dict[int, int] = {}
         overlaps: dict[tuple[int, int], set[int]] = {}
@@ -352,7 +421,7 @@ class _Reader:
         self,
         number: int,
         members: frozenset[int],
-        packages: tuple[Package, ...],
+        packages: tuple[Package, ...] | None,
         distance_order: tuple[int, ...],
         directory: str | None,
     ) -> Node:
@@ -369,9 +438,10 @@ class _Reader:
             memory_total_mib=None if total_kib is None else total_kib // 1024,
             memory_free_mib=None if free_kib is None else free_kib // 1024,
             distances=self._distances(f"{directory}/distance", distance_order) if directory else (),
-            package_ids=tuple(p.id for p in packages if not members.isdisjoint(parse_cpulist(p.cpus))),
+            package_ids=None if packages is None else _package_ids(packages, members),
             kind=_KINDS[bool(members), has_memory],
             hugepages=self._hugepages(f"{directory}/hugepages" if directory else "/sys/kernel/mm/hugepages"),
+            numastat=self._numastat(f"{directory}/numastat") if directory else None,
         )
 
     def _memory(self, path: str) -> tuple[int | None, int | None]:
@@ -390,7 +460,17 @@ class _Reader:
             return ()
         return tuple(Distance(node, int(number)) for node, number in zip(order, numbers))
 
-    def _hugepages(self, directory: str) -> tuple[Hugepages, ...]:
+    def _numastat(self, path: str) -> Numastat | None:
+        if not self._wants_memory:
+            return None
+        counts = {name: int(pages) for name, pages in _NUMASTAT_LINE.findall(self._host.read_text(path) or "")}
+        if counts.keys().isdisjoint(_NUMASTAT_NAMES):
+            return None
+        return Numastat(*(counts.get(name) for name in _NUMASTAT_NAMES))
+
+    def _hugepages(self, directory: str) -> tuple[Hugepages, ...] | None:
+        if not self._wants_memory:
+            return None
         pools = []
         for name in self._host.list_dir(directory) or ():
             match = _HUGEPAGES.fullmatch(name)
@@ -454,16 +534,32 @@ class _Reader:
         return tuple(messages)
 
 
+def _owners(node_cpus: t.Mapping[int, frozenset[int]]) -> dict[int, int | None]:
+    owners: dict[int, int | None] = {}
+    for node, members in node_cpus.items():
+        for number in members:
+            # A CPU that two nodes list: nobody knows which of them is right.
+            owners[number] = None if number in owners else node
+    return owners
+
+
+def _nodes_of(cpus: t.Iterable[int], node_of: t.Mapping[int, int | None]) -> tuple[int, ...]:
+    nodes = {node_of.get(number) for number in cpus}
+    return tuple(sorted(node for node in nodes if node is not None))
+
+
 def _packages(cpus: t.Iterable[Cpu]) -> tuple[Package, ...]:
     members: dict[int, set[int]] = {}
-    nodes: dict[int, set[int]] = {}
+    node_of: dict[int, int | None] = {}
     for cpu in cpus:
+        node_of[cpu.id] = cpu.node
         if cpu.package is not None:
             members.setdefault(cpu.package, set()).add(cpu.id)
-            nodes.setdefault(cpu.package, set())
-            if cpu.node is not None:
-                nodes[cpu.package].add(cpu.node)
-    return tuple(Package(p, format_cpulist(members[p]), tuple(sorted(nodes[p]))) for p in sorted(members))
+    return tuple(Package(p, format_cpulist(members[p]), _nodes_of(members[p], node_of)) for p in sorted(members))
+
+
+def _package_ids(packages: t.Iterable[Package], members: frozenset[int]) -> tuple[int, ...]:
+    return tuple(package.id for package in packages if not members.isdisjoint(parse_cpulist(package.cpus)))
 
 
 def _numbers(names: t.Iterable[str] | None, prefix: str) -> frozenset[int]:

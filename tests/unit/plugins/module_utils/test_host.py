@@ -96,6 +96,58 @@ def test_cycles_of_links_end(root: Path) -> None:
         assert not host.exists(path)
 
 
+@pytest.mark.parametrize("size", [3, 4])
+def test_the_head_of_a_file_of_any_size(root: Path, size: int) -> None:
+    write(root / "large", "abc\u00e9" * 50000)
+    host = Host(str(root))
+    assert host.read_head("/large", size) == ("abc" if size == 3 else "abc\ufffd")
+    assert host.read_head("/large", 200001) == ("abc\u00e9" * 50000)[:160001]
+    assert host.read_head("/sys", 10) is None
+    assert host.read_head("/nothing", 10) is None
+    assert Host().read_head("/proc/self/status", 5) == "Name:"
+
+
+def test_the_real_path(root: Path) -> None:
+    (root / "sys/bus").mkdir()
+    (root / "sys/bus/device").symlink_to("../a/../a")
+    (root / "sys/absolute").symlink_to("/sys/bus/device/value")
+    (root / "up").symlink_to("../../..")
+    (root / "loop").symlink_to("loop")
+    (root / "nowhere").symlink_to("sys/nothing")
+    host = Host(str(root))
+    assert host.real_path("/sys/bus/device") == "/sys/a"
+    assert host.real_path("/sys/bus/device/value") == "/sys/a/value"
+    assert host.real_path("/sys/absolute") == "/sys/a/value"
+    assert host.real_path("/sys//bus/./device/../bus") == "/sys/bus"
+    assert host.real_path("/up") == "/"
+    for path in ("/loop", "/loop/x", "/nowhere", "/sys/a/value/x"):
+        assert host.real_path(path) is None
+        assert not host.exists(path)
+    assert Host().real_path("/proc/self") == f"/proc/{os.getpid()}"
+    assert Host().real_path("/proc/nothing") is None
+
+
+def test_links_through_what_was_resolved_before(root: Path) -> None:
+    (root / "sys/one").symlink_to("/sys/two/inner")
+    (root / "sys/two").symlink_to("a")
+    write(root / "sys/a/inner/deep", "7")
+    host = Host(str(root))
+    assert host.list_dir("/sys/two") == ["inner", "value"]
+    assert host.read_int("/sys/one/deep") == 7
+    assert host.read_int("/sys/one/../inner/deep") == 7
+    assert host.real_path("/sys/one") == "/sys/a/inner"
+
+
+@pytest.mark.parametrize("path", ["/a\x00b", "/sys/a/\x00", "/\x00/b", "x" * 5000, "/" + "x/" * 3000])
+def test_paths_that_cannot_be(root: Path, path: str) -> None:
+    for host in (Host(str(root)), Host()):
+        assert host.read_text(path) is None
+        assert host.list_dir(path) is None
+        assert host.readlink(path) is None
+        assert host.real_path(path) is None
+        assert not host.exists(path)
+
+
 def test_a_root_reached_through_a_link(root: Path, tmp_path: Path) -> None:
     (tmp_path / "alias").symlink_to("root")
     assert Host(str(tmp_path / "alias")).read_int("/sys/a/value") == 42

@@ -20,7 +20,9 @@ from ansible_collections.numapin.inference.plugins.module_utils._topology import
     Distance,
     Hugepages,
     Kernel,
+    LlcDomain,
     Node,
+    Numastat,
     Package,
     Topology,
     TopologyError,
@@ -37,6 +39,12 @@ def read(root: Path, machine: trees.Machine) -> Topology:
     return read_topology(Host(str(trees.lay_out(root, machine))))
 
 
+def cpus_of(topology: Topology) -> tuple[Cpu, ...]:
+    assert topology.cpus is not None
+    return topology.cpus
+
+
+COUNTERS = Numastat(171717, 3, 5, 1900, 171000, 720)
 POOLS = (Hugepages(2048, 8, 6, 2), Hugepages(1048576, 0, 0, None))
 
 
@@ -44,13 +52,15 @@ def test_two_sockets(tmp_path: Path) -> None:
     topology = read(tmp_path, trees.two_sockets())
     first, second = (Distance(0, 10), Distance(1, 21)), (Distance(0, 21), Distance(1, 10))
     assert topology.nodes == (
-        Node(0, "0-3", 4, 65536, 61440, first, (0,), "cpu_and_memory", POOLS),
-        Node(1, "4-7", 4, 32768, 31744, second, (1,), "cpu_and_memory", POOLS),
+        Node(0, "0-3", 4, 65536, 61440, first, (0,), "cpu_and_memory", POOLS, COUNTERS),
+        Node(1, "4-7", 4, 32768, 31744, second, (1,), "cpu_and_memory", POOLS, None),
     )
-    assert topology.cpus[0] == Cpu(0, 0, 0, 0, "0", "0-3", online=True)
-    assert topology.cpus[5] == Cpu(5, 1, 1, 1, "5", "4-7", online=True)
-    assert [cpu.id for cpu in topology.cpus] == list(range(8))
+    assert cpus_of(topology)[0] == Cpu(0, 0, 0, 0, "0", "0-3", online=True)
+    assert cpus_of(topology)[5] == Cpu(5, 1, 1, 1, "5", "4-7", online=True)
+    assert [cpu.id for cpu in cpus_of(topology)] == list(range(8))
     assert topology.packages == (Package(0, "0-3", (0,)), Package(1, "4-7", (1,)))
+    assert topology.llc_domains == (LlcDomain("0-3", 3, 32768, (0,)), LlcDomain("4-7", 3, 32768, (1,)))
+    assert (topology.offline_nodes, topology.offline_cpus) == ("", "")
     assert topology.kernel == Kernel("6.1.0-40-amd64", 1, 0, "madvise", 2)
     assert topology.allowed_cpus == "0-6"
     assert topology.warnings == ()
@@ -60,13 +70,15 @@ def test_smt_with_an_offline_cpu(tmp_path: Path) -> None:
     topology = read(tmp_path, trees.two_sockets_smt_offline())
     assert [node.cpus for node in topology.nodes] == ["0-1,4", "2-3,6-7"]
     assert [node.cpu_count for node in topology.nodes] == [3, 4]
-    assert topology.cpus[0] == Cpu(0, 0, 0, 0, "0,4", "0-1,4", online=True)
-    assert topology.cpus[4] == Cpu(4, 0, 0, 0, "0,4", "0-1,4", online=True)
-    assert topology.cpus[1].smt_siblings == "1"
-    assert topology.cpus[7] == Cpu(7, 1, 1, 1, "3,7", "2-3,6-7", online=True)
+    assert cpus_of(topology)[0] == Cpu(0, 0, 0, 0, "0,4", "0-1,4", online=True)
+    assert cpus_of(topology)[4] == Cpu(4, 0, 0, 0, "0,4", "0-1,4", online=True)
+    assert cpus_of(topology)[1].smt_siblings == "1"
+    assert cpus_of(topology)[7] == Cpu(7, 1, 1, 1, "3,7", "2-3,6-7", online=True)
     # Its node stays known through its link; package and core are not told of an offline CPU.
-    assert topology.cpus[5] == Cpu(5, 0, None, None, None, None, online=False)
+    assert cpus_of(topology)[5] == Cpu(5, 0, None, None, None, None, online=False)
     assert topology.packages == (Package(0, "0-1,4", (0,)), Package(1, "2-3,6-7", (1,)))
+    assert topology.llc_domains == (LlcDomain("0-1,4", 3, None, (0,)), LlcDomain("2-3,6-7", 3, None, (1,)))
+    assert topology.offline_cpus == "5"
     assert topology.allowed_cpus == "0-4,6-7"
     assert topology.warnings == ()
 
@@ -85,15 +97,15 @@ def test_sparse_ids_and_nodes_without_cpus_or_memory(tmp_path: Path) -> None:
     assert topology.nodes[2].package_ids == ()
     assert topology.nodes[3].hugepages == ()
     assert topology.packages == (Package(0, "0-1", (0,)), Package(8, "64-65", (8, 252)))
-    assert topology.cpus[-1].node == 252
+    assert cpus_of(topology)[-1].node == 252
     assert topology.warnings == ()
 
 
 def test_no_numa_is_one_node_with_a_warning(tmp_path: Path) -> None:
     topology = read(tmp_path, trees.no_numa())
     pools = (Hugepages(2048, 0, 0, 0),)
-    assert topology.nodes == (Node(0, "0-1", 2, 8192, 4096, (), (0,), "cpu_and_memory", pools),)
-    assert [cpu.node for cpu in topology.cpus] == [0, 0]
+    assert topology.nodes == (Node(0, "0-1", 2, 8192, 4096, (), (0,), "cpu_and_memory", pools, None),)
+    assert [cpu.node for cpu in cpus_of(topology)] == [0, 0]
     assert topology.kernel == Kernel(None, None, None, None, 1)
     (warning,) = topology.warnings
     assert "names no NUMA node" in warning
@@ -107,10 +119,65 @@ def test_an_empty_node_directory_is_one_node_too(tmp_path: Path) -> None:
     assert len(topology.warnings) == 1
 
 
+def test_nodes_that_are_possible_but_not_online(tmp_path: Path) -> None:
+    machine = replace(trees.two_sockets(), possible_nodes="0-3,9")
+    assert read(tmp_path, machine).offline_nodes == "2-3,9"
+    assert read_topology(Host(str(tmp_path)), {"memory"}).offline_nodes == "2-3,9"
+    (tmp_path / "sys/devices/system/node/possible").unlink()
+    assert read_topology(Host(str(tmp_path))).offline_nodes is None
+
+
+def test_only_the_parts_that_are_asked_for(tmp_path: Path) -> None:
+    whole = read(tmp_path, trees.two_sockets())
+    host = Host(str(tmp_path))
+    without_cpus = read_topology(host, {"memory"})
+    assert (without_cpus.cpus, without_cpus.packages, without_cpus.llc_domains) == (None, None, None)
+    assert without_cpus.nodes == tuple(replace(node, package_ids=None) for node in whole.nodes)
+    assert without_cpus.allowed_cpus == "0-6"
+    without_memory = read_topology(host, {"cpus"})
+    assert without_memory.nodes == tuple(replace(node, hugepages=None, numastat=None) for node in whole.nodes)
+    assert without_memory.cpus == whole.cpus
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("numa_hit 5\nlocal_node x\nother_node -1\n", Numastat(5, None, None, None, None, None)),
+        ("numa_hit 5\nnuma_hit_more 6\n\nother_node 18446744073709551615\n", Numastat(5, *[None] * 4, 2**64 - 1)),
+        ("", None),
+        ("\x00\xff numa_hit", None),
+        ("something 5\n", None),
+    ],
+)
+def test_counters_that_are_not_there_are_null(tmp_path: Path, text: str, expected: Numastat | None) -> None:
+    machine = trees.two_sockets()
+    assert machine.nodes
+    nodes = {**machine.nodes, 0: replace(machine.nodes[0], numastat=text)}
+    topology = read(tmp_path, replace(machine, nodes=nodes))
+    assert topology.nodes[0].numastat == expected
+    assert topology.warnings == ()
+
+
+@pytest.mark.parametrize(("size", "kib"), [("0K", 0), ("1024K\n", 1024), ("32M", None), ("-1K", None), ("", None)])
+def test_the_size_of_a_cache(tmp_path: Path, size: str, kib: int | None) -> None:
+    root = trees.lay_out(tmp_path, trees.two_sockets())
+    trees.write(root / "sys/devices/system/cpu/cpu0/cache/index2/size", size)
+    domains = read_topology(Host(str(root))).llc_domains
+    assert domains
+    assert [domain.size_kib for domain in domains] == [kib, 32768]
+
+
+def test_a_cache_that_two_sets_of_cpus_claim(tmp_path: Path) -> None:
+    root = trees.lay_out(tmp_path, trees.two_sockets())
+    trees.write(root / "sys/devices/system/cpu/cpu0/cache/index2/shared_cpu_list", "0-1\n")
+    topology = read_topology(Host(str(root)))
+    assert "CPU 0 shares its last-level cache with two sets of CPUs, one of them CPU 2's" in topology.warnings
+
+
 def test_overlapping_nodes_leave_the_node_of_their_cpus_unknown(tmp_path: Path) -> None:
     topology = read(tmp_path, trees.overlapping_nodes())
     assert [node.cpus for node in topology.nodes] == ["0-3", "0-3"]
-    assert {cpu.node for cpu in topology.cpus} == {None}
+    assert {cpu.node for cpu in cpus_of(topology)} == {None}
     assert topology.packages == (Package(0, "0-4", ()),)
     overlap, homeless = topology.warnings
     assert overlap.startswith("nodes 0 and 1 both list the CPUs 0-3, which cannot be")
@@ -152,7 +219,7 @@ def test_masks_of_older_kernels(tmp_path: Path) -> None:
     trees.write(cache / "shared_cpu_map", "3,00000000,00000000\n")
     result = read_topology(Host(str(root)))
     assert [n.cpus for n in result.nodes] == ["0-1", "64", "", "65"]
-    assert result.cpus[2] == Cpu(64, 8, 8, 0, "64", "64-65", online=True)
+    assert cpus_of(result)[2] == Cpu(64, 8, 8, 0, "64", "64-65", online=True)
     assert result.warnings == ()
 
 
@@ -163,8 +230,8 @@ def test_without_the_lists_directories_count(tmp_path: Path) -> None:
     trees.write(root / "sys/devices/system/cpu/cpu5/online", "0\n")
     trees.write(root / "sys/devices/system/cpu/cpu6/online", "1\n")
     topology = read_topology(Host(str(root)))
-    assert [cpu.id for cpu in topology.cpus if cpu.online] == [0, 1, 2, 3, 4, 6, 7]
-    assert [cpu.id for cpu in topology.cpus if not cpu.online] == [5]
+    assert [cpu.id for cpu in cpus_of(topology) if cpu.online] == [0, 1, 2, 3, 4, 6, 7]
+    assert [cpu.id for cpu in cpus_of(topology) if not cpu.online] == [5]
     assert [node.id for node in topology.nodes] == [0, 1]
     assert topology.warnings == ()
 
@@ -174,7 +241,7 @@ def test_listed_but_not_described(tmp_path: Path) -> None:
     trees.write(root / "sys/devices/system/cpu/online", "0-9\n")
     trees.write(root / "sys/devices/system/node/online", "0-2\n")
     topology = read_topology(Host(str(root)))
-    assert topology.cpus[9] == Cpu(9, None, None, None, None, None, online=True)
+    assert cpus_of(topology)[9] == Cpu(9, None, None, None, None, None, online=True)
     assert [node.id for node in topology.nodes] == [0, 1]
     assert topology.nodes[0].distances == ()
     assert topology.warnings[:3] == (
@@ -191,7 +258,7 @@ def test_ids_the_kernel_does_not_have(tmp_path: Path) -> None:
         trees.write(root / f"sys/devices/system/cpu/cpu{number}/topology/physical_package_id", "-1\n")
         trees.write(root / f"sys/devices/system/cpu/cpu{number}/topology/core_id", "65535\n")
     topology = read_topology(Host(str(root)))
-    assert {(cpu.package, cpu.core) for cpu in topology.cpus} == {(None, None)}
+    assert {(cpu.package, cpu.core) for cpu in cpus_of(topology)} == {(None, None)}
     assert topology.packages == ()
     assert topology.nodes[0].package_ids == ()
 
@@ -260,7 +327,7 @@ def test_each_file_is_read_once_and_few_per_cpu(tmp_path: Path) -> None:
     node = trees.NodeSpec("0-127", 1024, "10")
     machine = trees.Machine("0-127", "0-127", cpus, {0: node}, "0")
     host = CountingHost(str(trees.lay_out(tmp_path, machine)))
-    assert read_topology(host).cpus[127].smt_siblings == "63,127"
+    assert cpus_of(read_topology(host))[127].smt_siblings == "63,127"
     assert len(host.reads) == len(set(host.reads))
     # Three for each of the 64 cores; caches once for the whole domain.
     assert len(host.reads) < 64 * 3 + 40
@@ -281,6 +348,7 @@ def test_to_plain_has_the_shape_of_the_contract(tmp_path: Path) -> None:
             {"size_kib": 2048, "total": 8, "free": 6, "surplus": 2},
             {"size_kib": 1048576, "total": 0, "free": 0, "surplus": None},
         ],
+        "numastat": None,
     }
     assert plain["cpus"][7] == {
         "id": 7,
@@ -292,7 +360,26 @@ def test_to_plain_has_the_shape_of_the_contract(tmp_path: Path) -> None:
         "online": True,
     }
     assert plain["packages"] == [{"id": 0, "cpus": "0-3", "nodes": [0]}, {"id": 1, "cpus": "4-7", "nodes": [1]}]
-    assert sorted(plain) == ["allowed_cpus", "cpus", "kernel", "nodes", "packages", "warnings"]
+    assert plain["nodes"][0]["numastat"] == {
+        "hit": 171717,
+        "miss": 3,
+        "foreign": 5,
+        "interleave_hit": 1900,
+        "local": 171000,
+        "other": 720,
+    }
+    assert plain["llc_domains"][1] == {"cpus": "4-7", "level": 3, "size_kib": 32768, "nodes": [1]}
+    assert sorted(plain) == [
+        "allowed_cpus",
+        "cpus",
+        "kernel",
+        "llc_domains",
+        "nodes",
+        "offline_cpus",
+        "offline_nodes",
+        "packages",
+        "warnings",
+    ]
 
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

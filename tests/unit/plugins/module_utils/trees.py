@@ -26,6 +26,7 @@ class NodeSpec:
     memory_kib: int | None
     distance: str | None
     free_kib: int = 1024 * 1024
+    numastat: str | None = None
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class CpuSpec:
     core: int
     siblings: str
     llc: str
+    llc_size: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Machine:
     cpus: dict[int, CpuSpec]
     nodes: dict[int, NodeSpec] | None
     online_nodes: str = ""
+    possible_nodes: str | None = None  # the online ones when None
     offline_cpu_nodes: dict[int, int] = field(default_factory=dict)
     pci: dict[str, PciSpec] = field(default_factory=dict)
     allowed: str | None = None
@@ -81,12 +84,14 @@ def lay_out(root: Path, machine: Machine) -> Path:
             write(cpu / f"cpu{number}/cache/index{index}/level", f"{level}\n")
             write(cpu / f"cpu{number}/cache/index{index}/type", f"{kind}\n")
             write(cpu / f"cpu{number}/cache/index{index}/shared_cpu_list", f"{shared}\n")
+        if spec.llc_size is not None:
+            write(cpu / f"cpu{number}/cache/index2/size", f"{spec.llc_size}\n")
     for number, node in machine.offline_cpu_nodes.items():
         (cpu / f"cpu{number}").mkdir()
         (cpu / f"cpu{number}/node{node}").symlink_to(f"../../node/node{node}")
     if machine.nodes is not None:
         write(root / "sys/devices/system/node/online", f"{machine.online_nodes}\n")
-        write(root / "sys/devices/system/node/possible", f"{machine.online_nodes}\n")
+        write(root / "sys/devices/system/node/possible", f"{machine.possible_nodes or machine.online_nodes}\n")
         for number, described in machine.nodes.items():
             _lay_out_node(root / f"sys/devices/system/node/node{number}", number, described)
     _lay_out_pci(root, machine.pci)
@@ -104,6 +109,8 @@ def _lay_out_node(directory: Path, number: int, node: NodeSpec) -> None:
     if node.memory_kib is not None:
         lines = [f"Node {number} MemTotal:{node.memory_kib:>16} kB", f"Node {number} MemFree:{node.free_kib:>17} kB"]
         write(directory / "meminfo", "\n".join([*lines, f"Node {number} MemUsed: {'1':>16} kB"]) + "\n")
+    if node.numastat is not None:
+        write(directory / "numastat", node.numastat)
     if node.distance is not None:
         write(directory / "distance", f"{node.distance}\n")
     if node.memory_kib:
@@ -135,6 +142,15 @@ def write(path: Path, content: str) -> None:
 
 GIB_KIB = 1024 * 1024
 
+NUMASTAT = """\
+numa_hit 171717
+numa_miss 3
+numa_foreign 5
+interleave_hit 1900
+local_node 171000
+other_node 720
+"""
+
 NVIDIA_3D = PciSpec("0x030200", "0x10de", driver="nvidia")
 ASPEED_VGA = PciSpec("0x030000", "0x1a03", numa_node=0, driver="ast")
 
@@ -144,9 +160,9 @@ def two_sockets() -> Machine:
     return Machine(
         online="0-7",
         present="0-7",
-        cpus={n: CpuSpec(n // 4, n % 4, str(n), "0-3" if n < 4 else "4-7") for n in range(8)},
+        cpus={n: CpuSpec(n // 4, n % 4, str(n), "0-3" if n < 4 else "4-7", "32768K") for n in range(8)},
         nodes={
-            0: NodeSpec("0-3", 64 * GIB_KIB, "10 21", free_kib=60 * GIB_KIB),
+            0: NodeSpec("0-3", 64 * GIB_KIB, "10 21", free_kib=60 * GIB_KIB, numastat=NUMASTAT),
             1: NodeSpec("4-7", 32 * GIB_KIB + 1023, "21 10", free_kib=31 * GIB_KIB),
         },
         online_nodes="0-1",
