@@ -1,0 +1,333 @@
+# Copyright (c) 2026, numapin.inference contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This is a PRIVATE part of the collection: do not use it from outside, it may change at any time.
+
+"""NICs, NVMe controllers and InfiniBand devices of a Linux host, and which of them are close to which GPU.
+
+A device of a class is found below the PCI function it belongs to, whatever lies in between (a virtio or an auxiliary
+device). Addresses on the network, GUIDs and serial numbers are not read.
+
+Kernel sources: Documentation/ABI/testing/sysfs-class-net (speed, carrier, operstate, phys_port_name),
+Documentation/ABI/testing/sysfs-bus-pci (sriov_totalvfs, sriov_numvfs, physfn, msi_irqs),
+Documentation/ABI/stable/sysfs-class-infiniband, drivers/nvme/host/sysfs.c.
+"""
+
+from __future__ import annotations
+
+import re
+import typing as t
+from collections import Counter
+from dataclasses import dataclass
+
+from ansible_collections.numapin.inference.plugins.module_utils._pci import driver_in, normalised_pci_address
+
+if t.TYPE_CHECKING:
+    from ansible_collections.numapin.inference.plugins.module_utils._host import Host
+    from ansible_collections.numapin.inference.plugins.module_utils._pci import PciTree
+
+_NET = "/sys/class/net"
+_NVME = "/sys/class/nvme"
+_INFINIBAND = "/sys/class/infiniband"
+# IFNAMSIZ - 1, IB_DEVICE_NAME_MAX - 1 (include/uapi/linux/if.h, include/rdma/ib_verbs.h).
+_NETDEV_LIMIT, _INFINIBAND_LIMIT = 15, 63
+_CONTROLLER = re.compile(r"nvme[0-9]{1,6}")
+# What a switchdev driver calls the ports of its switch that lead to functions (Documentation/networking/devlink).
+_REPRESENTOR = re.compile(r"(?:c[0-9]+)?pf[0-9]+(?:(?:vf|sf)[0-9]+)?")
+_STATE = re.compile(r"[0-9]+: *([A-Z_]{1,20})")
+_RATE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?) Gb/sec\b")
+_LINK_LAYERS = frozenset({"InfiniBand", "Ethernet", "Unspecified"})
+_FABRICS = {"tcp": "nvme_tcp", "rdma": "nvme_rdma", "fc": "nvme_fc", "loop": "nvme_loop"}
+_SPEED_UNKNOWN = (-1, 0, 0xFFFFFFFF)  # SPEED_UNKNOWN is -1; kernels before 3.17 printed it without its sign
+_LINK_STATES = {"up": "up", "down": "down", "lowerlayerdown": "down", "notpresent": "down"}
+_PATHS_BY_DISTANCE = ("PIX", "PXB", "PHB", "NODE", None)
+_MODEL_LIMIT = 128
+
+
+@dataclass(frozen=True)
+class Sriov:
+    """A physical function's virtual functions, or a virtual function's physical one (a PCI address)."""
+
+    total_vfs: int | None
+    vfs: int | None
+    physical_function: str | None
+
+
+@dataclass(frozen=True)
+class Nic:
+    """A network interface with hardware of its own; ``pci_address`` is ``None`` for one that is not on a PCI bus."""
+
+    name: str
+    pci_address: str | None
+    driver: str | None
+    node: int | None
+    speed_mbps: int | None
+    link: str | None  # up | down
+    sriov: Sriov | None
+    irqs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Nvme:
+    """An NVMe controller; those reached over a network have no PCI address and no node."""
+
+    name: str
+    pci_address: str | None
+    model: str | None
+    driver: str | None
+    node: int | None
+    irqs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class InfinibandPort:
+    """One port; ``state`` in lower case, ``rate_gbps`` as the driver gives it (2.5 for a link that is down)."""
+
+    port: int
+    state: str | None
+    link_layer: str | None  # InfiniBand | Ethernet | Unspecified
+    rate_gbps: float | None
+
+
+@dataclass(frozen=True)
+class Infiniband:
+    """An RDMA device with hardware of its own, with the network interfaces of its PCI function."""
+
+    name: str
+    pci_address: str | None
+    driver: str | None
+    node: int | None
+    netdevs: tuple[str, ...]
+    ports: tuple[InfinibandPort, ...]
+    irqs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class GpuNicPair:
+    """A GPU and a NIC close to it; ``path`` is ``None`` on one node when the way between them is unknown."""
+
+    gpu: str  # PCI address
+    gpu_uuid: str | None
+    nic: str | None
+    infiniband: str | None
+    path: str | None  # PIX | PXB | PHB | NODE
+
+
+class PlacedGpu(t.Protocol):
+    """What the pairs need to know of a GPU; ``node`` is the one that was finally decided on."""
+
+    @property
+    def pci_address(self) -> str: ...
+
+    @property
+    def uuid(self) -> str | None: ...
+
+    @property
+    def node(self) -> int | None: ...
+
+
+def read_nics(host: Host, pci: PciTree) -> tuple[Nic, ...]:
+    """Return the network interfaces with a device below them, by name; bridges, bonds, VLANs and the like have none."""
+    places: dict[str, str | None] = {}
+    for name in host.list_dir(_NET) or ():
+        if _is_name(name, _NETDEV_LIMIT):
+            place = _place(host, f"{_NET}/{name}")
+            if place is not None:
+                places[name] = _pci_address_in(place)
+    interfaces = Counter(places.values())
+    nics = []
+    for name in sorted(places, key=_natural):
+        address = places[name]
+        if address is None or not _is_representor(host, name, interfaces[address]):
+            nics.append(_read_nic(host, pci, name, address))
+    return tuple(nics)
+
+
+def read_nvme(host: Host, pci: PciTree) -> tuple[Nvme, ...]:
+    """Return the NVMe controllers, by name."""
+    controllers = []
+    for name in sorted(host.list_dir(_NVME) or (), key=_natural):
+        if not _CONTROLLER.fullmatch(name):
+            continue
+        directory = f"{_NVME}/{name}"
+        address = _pci_address_in(_link_of(host, directory) or "")
+        driver = driver_in(host.readlink(f"{directory}/device/driver"))
+        if address is None and driver is None:
+            driver = _FABRICS.get((host.read_text(f"{directory}/transport", 4096) or "").strip())
+        controllers.append(
+            Nvme(
+                name=name,
+                pci_address=address,
+                model=_text_in(host, f"{directory}/model"),
+                driver=driver,
+                node=_node_of(pci, address),
+                irqs=pci.irqs(address) if address else (),
+            )
+        )
+    return tuple(controllers)
+
+
+def read_infiniband(host: Host, pci: PciTree) -> tuple[Infiniband, ...]:
+    """Return the RDMA devices, by name, without those that software makes out of any NIC (rxe, siw)."""
+    devices = []
+    for name in sorted(host.list_dir(_INFINIBAND) or (), key=_natural):
+        directory = f"{_INFINIBAND}/{name}"
+        place = _place(host, directory) if _is_name(name, _INFINIBAND_LIMIT) else None
+        if place is None:
+            continue
+        address = _pci_address_in(place)
+        netdevs = [n for n in host.list_dir(f"{directory}/device/net") or () if _is_name(n, _NETDEV_LIMIT)]
+        netdevs = [netdev for netdev in netdevs if not _is_representor(host, netdev, len(netdevs))]
+        ports = sorted(
+            int(port) for port in host.list_dir(f"{directory}/ports") or () if re.fullmatch("[0-9]{1,3}", port)
+        )
+        devices.append(
+            Infiniband(
+                name=name,
+                pci_address=address,
+                driver=driver_in(host.readlink(f"{directory}/device/driver")),
+                node=_node_of(pci, address),
+                netdevs=tuple(sorted(netdevs, key=_natural)),
+                ports=tuple(_read_port(host, f"{directory}/ports/{port}", port) for port in ports),
+                irqs=pci.irqs(address) if address else (),
+            )
+        )
+    return tuple(devices)
+
+
+def pair_gpus_with_nics(
+    gpus: t.Iterable[PlacedGpu], nics: t.Sequence[Nic], infiniband: t.Sequence[Infiniband], pci: PciTree
+) -> tuple[GpuNicPair, ...]:
+    """Return the NICs and RDMA devices below the host bridge or on the node of each GPU, the nearest first.
+
+    A virtual function whose physical function the host sees is left out: it lies where that lies, and is most often
+    a guest's.
+    """
+    functions = _network_functions(nics, infiniband, pci)
+    pairs: list[GpuNicPair] = []
+    for gpu in gpus:
+        near = []
+        for address, names in functions.items():
+            # A GPU's node can come from NVML or an override; a NIC's always from sysfs.
+            path = pci.path_kind(gpu.pci_address, address, first_node=gpu.node)
+            if path != "SYS" and (path is not None or _same_node(pci, gpu, address)):
+                near.append((_PATHS_BY_DISTANCE.index(path), address, names, path))
+        for _distance, _address, names, path in sorted(near, key=lambda found: found[:2]):
+            pairs.extend(GpuNicPair(gpu.pci_address, gpu.uuid, nic, rdma, path) for nic, rdma in names)
+    return tuple(pairs)
+
+
+def _network_functions(
+    nics: t.Sequence[Nic], infiniband: t.Sequence[Infiniband], pci: PciTree
+) -> dict[str, list[tuple[str | None, str | None]]]:
+    """Return, by PCI address, each NIC with its RDMA device; the other one is ``None`` where there is only one."""
+    rdma_of = {netdev: device.name for device in infiniband for netdev in device.netdevs}
+    functions: dict[str, list[tuple[str | None, str | None]]] = {}
+    for nic in nics:
+        if nic.pci_address and not (nic.sriov and nic.sriov.physical_function):
+            functions.setdefault(nic.pci_address, []).append((nic.name, rdma_of.get(nic.name)))
+    named = {nic.name for nic in nics}
+    for device in infiniband:
+        alone = device.pci_address and named.isdisjoint(device.netdevs)
+        if device.pci_address and alone and pci.physical_function(device.pci_address) is None:
+            functions.setdefault(device.pci_address, []).append((None, device.name))
+    return functions
+
+
+def _same_node(pci: PciTree, gpu: PlacedGpu, address: str) -> bool:
+    return gpu.node is not None and gpu.node == _node_of(pci, address)
+
+
+def _read_nic(host: Host, pci: PciTree, name: str, address: str | None) -> Nic:
+    directory = f"{_NET}/{name}"
+    # Both refuse to be read (EINVAL) while the interface is down.
+    speed = host.read_int(f"{directory}/speed")
+    carrier = host.read_int(f"{directory}/carrier")
+    if carrier in (0, 1):
+        link: str | None = "up" if carrier else "down"
+    else:
+        link = _LINK_STATES.get((host.read_text(f"{directory}/operstate", 4096) or "").strip())
+    return Nic(
+        name=name,
+        pci_address=address,
+        driver=driver_in(host.readlink(f"{directory}/device/driver")),
+        node=_node_of(pci, address),
+        speed_mbps=None if speed in _SPEED_UNKNOWN else speed,
+        link=link,
+        sriov=_read_sriov(host, pci, address) if address else None,
+        irqs=pci.irqs(address) if address else (),
+    )
+
+
+def _read_sriov(host: Host, pci: PciTree, address: str) -> Sriov | None:
+    physical_function = pci.physical_function(address)
+    if physical_function is not None:
+        return Sriov(None, None, physical_function)
+    directory = f"/sys/bus/pci/devices/{address}"
+    total = host.read_int(f"{directory}/sriov_totalvfs")
+    return None if total is None else Sriov(total, host.read_int(f"{directory}/sriov_numvfs"), None)
+
+
+def _read_port(host: Host, directory: str, port: int) -> InfinibandPort:
+    state = _STATE.fullmatch((host.read_text(f"{directory}/state", 4096) or "").strip())
+    layer = (host.read_text(f"{directory}/link_layer", 4096) or "").strip()
+    rate = _RATE.match(host.read_text(f"{directory}/rate", 4096) or "")
+    return InfinibandPort(
+        port=port,
+        state=state[1].lower() if state else None,
+        link_layer=layer if layer in _LINK_LAYERS else None,
+        rate_gbps=float(rate[1]) if rate else None,
+    )
+
+
+def _link_of(host: Host, directory: str) -> str | None:
+    """Return where a class's link leads, else (a captured tree can hold directories) where its ``device`` leads."""
+    return host.readlink(directory) or host.readlink(f"{directory}/device")
+
+
+def _place(host: Host, directory: str) -> str | None:
+    """Return where a device of a class is; ``None`` for one without hardware."""
+    place = _link_of(host, directory)
+    if place is None:
+        return "" if host.exists(f"{directory}/device") else None
+    return None if "/devices/virtual/" in place else place
+
+
+def _pci_address_in(place: str) -> str | None:
+    """Return the PCI function that a device lies below; ``None`` for one on USB: the controller is not its own."""
+    for part in reversed(place.split("/")):
+        address = normalised_pci_address(part)
+        if address is not None:
+            return address
+        if re.fullmatch("usb[0-9]+", part):
+            return None
+    return None
+
+
+def _is_representor(host: Host, name: str, on_the_same_function: int) -> bool:
+    """Whether an interface stands for a port of its NIC's switch; then it shares the device with the NIC itself."""
+    if on_the_same_function < 2:
+        return False
+    return _REPRESENTOR.fullmatch((host.read_text(f"{_NET}/{name}/phys_port_name", 4096) or "").strip()) is not None
+
+
+def _node_of(pci: PciTree, address: str | None) -> int | None:
+    device = pci.device(address) if address else None
+    return device.node if device else None
+
+
+def _text_in(host: Host, path: str) -> str | None:
+    text = (host.read_text(path, 4096) or "").strip()
+    return text if text and len(text) <= _MODEL_LIMIT and text.isprintable() else None
+
+
+def _is_name(name: str, limit: int) -> bool:
+    return len(name) <= limit and name.isprintable()
+
+
+def _natural(name: str) -> tuple[tuple[bool, int, str], ...]:
+    """Sort eth10 after eth2."""
+    return tuple(
+        (part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in re.findall("[0-9]+|[^0-9]+", name)
+    )
