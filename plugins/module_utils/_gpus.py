@@ -4,27 +4,42 @@
 
 # This is a PRIVATE part of the collection: do not use it from outside, it may change at any time.
 
-"""The GPUs of a Linux host and the NUMA node of each: from NVML where it answers, else from sysfs.
+"""The GPUs of a Linux host, the NUMA node of each, and the links between them.
 
-NVML knows UUIDs, names, memory and affinities, but NVIDIA GPUs only; sysfs knows every PCI device and its node, and the
-NVIDIA driver tells UUID and name in ``/proc/driver/nvidia`` too. GPUs are keyed on their PCI address: indices differ
-between NVML and CUDA. A node that no source is sure about is ``None``.
+What NVML says (else nvidia-smi) comes as ``GpuAnswers``; sysfs knows every PCI device, its node and the way between two
+of them, and NVIDIA's driver tells UUID and name in ``/proc/driver/nvidia`` too. Here they are held against each other.
+GPUs are keyed on their PCI address: indices differ between NVML and CUDA. A node that no source is sure about is
+``None``, unless the inventory says it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib
+import itertools
 import re
 import typing as t
-import warnings as python_warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ansible_collections.numapin.inference.plugins.module_utils._cpuset import (
-    CpusetError,
-    ids_from_words,
-    parse_cpulist,
+from ansible_collections.numapin.inference.plugins.module_utils._cpuset import format_cpulist, parse_cpulist
+from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
+from ansible_collections.numapin.inference.plugins.module_utils._gpu_answers import (
+    NVML,
+    GpuAnswer,
+    GpuAnswers,
+    LinkAnswer,
+    MigDevice,
 )
+from ansible_collections.numapin.inference.plugins.module_utils._nvidia_smi import (
+    Ask,
+    nvidia_smi_of_this_machine,
+    read_nvidia_smi,
+)
+from ansible_collections.numapin.inference.plugins.module_utils._nvml import (
+    NvmlTimeoutError,
+    load_nvml,
+    read_nvml,
+    read_nvml_within,
+)
+from ansible_collections.numapin.inference.plugins.module_utils._pci import PciDevice, PciTree, normalised_pci_address
 
 if t.TYPE_CHECKING:
     from ansible_collections.numapin.inference.plugins.module_utils._host import Host
@@ -32,15 +47,41 @@ if t.TYPE_CHECKING:
 
 _PCI = "/sys/bus/pci/devices"
 _NVIDIA = "nvidia"
-_VENDORS = {0x10DE: _NVIDIA, 0x1002: "amd", 0x8086: "intel"}
+_AMD = "amd"
+_VENDORS = {0x10DE: _NVIDIA, 0x1002: _AMD, 0x8086: "intel"}
 # PCI classes (base class and subclass): 0300 VGA, 0302 3D controller, 0380 other display, 1200 processing accelerator.
 # VGA counts for NVIDIA only: with the others it is the console's adapter or an integrated GPU.
-_CLASSES = {_NVIDIA: (0x0300, 0x0302, 0x1200), "amd": (0x0302, 0x0380, 0x1200), "intel": (0x0380, 0x1200)}
-_PCI_ADDRESS = re.compile(r"([0-9a-fA-F]{1,8}):([0-9a-fA-F]{2}):([0-9a-fA-F]{2})\.([0-7])")
+_CLASSES = {_NVIDIA: (0x0300, 0x0302, 0x1200), _AMD: (0x0302, 0x0380, 0x1200), "intel": (0x0380, 0x1200)}
 _PROC_LINE = re.compile(r"^(Model|GPU UUID):[ \t]+(\S.*?)[ \t]*$", re.MULTILINE)
 _UUID = re.compile(r"GPU-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_SCOPE_NODE = 0  # NVML_AFFINITY_SCOPE_NODE in nvml.h
-_WORD_BITS = 64
+_SOURCE_NAMES = {NVML: "NVML", "nvidia_smi": "nvidia-smi"}
+_UNKNOWN = "unknown"
+# Initialising takes seconds for each GPU where no persistence daemon keeps them initialised.
+_NVML_TIMEOUT_SECONDS = 60.0
+
+
+class GpuOverrideError(NumapinError):
+    """An override names a node that is not there, or two nodes for one GPU."""
+
+
+@dataclass(frozen=True)
+class Mig:
+    """MIG mode; ``enabled`` is ``False`` also on GPUs that have none, and ``None`` when unknown."""
+
+    enabled: bool | None
+    devices: tuple[MigDevice, ...]
+
+
+@dataclass(frozen=True)
+class GpuLink:
+    """The way to another GPU; ``kind`` is what ``nvidia-smi topo -m`` prints."""
+
+    pci_address: str
+    uuid: str | None
+    kind: str | None  # NV and the number of NVLinks, else path
+    nvlinks: int | None  # active ones between the two
+    path: str | None  # over PCIe: PIX | PXB | PHB | NODE | SYS
+    source: str  # who says kind: nvml | nvidia_smi | sysfs | unknown
 
 
 @dataclass(frozen=True)
@@ -50,253 +91,303 @@ class Gpu:
     uuid: str | None
     pci_address: str
     name: str | None
-    vendor: str
+    vendor: str  # nvidia | amd | intel
     memory_total_mib: int | None
     node: int | None
-    node_source: str  # nvml | sysfs | override | unknown
+    node_source: str  # nvml | nvidia_smi | sysfs | override | unknown
+    memory_node: int | None
     cpus: str | None
-    links: tuple[t.Any, ...]
-    source: str  # nvml | sysfs
+    source: str  # nvml | nvidia_smi | sysfs
+    mig: Mig
+    links: tuple[GpuLink, ...]
 
 
-def load_nvml() -> t.Any:
-    """Import ``pynvml`` and return it; raises ``ImportError`` whatever it is that keeps it from being imported."""
-    try:
-        with python_warnings.catch_warnings():
-            # The retired distribution of the same name tells everybody on stderr that it is retired.
-            python_warnings.simplefilter("ignore")
-            return importlib.import_module("pynvml")
-    except ImportError:
-        raise
-    except Exception as error:
-        raise ImportError(f"{type(error).__name__}: {error}") from error
+@dataclass(frozen=True)
+class GpuSources:
+    """Whom to ask about GPUs beside sysfs. ``recorded`` are answers of a capture: then nobody else is asked.
+
+    ``nvml`` returns a module like ``pynvml`` or raises ``ImportError``. ``nvidia_smi`` takes arguments, returns the
+    standard output and raises ``NumapinError``. With ``nvml_timeout_seconds`` NVML is asked in a child process.
+    """
+
+    nvml: t.Callable[[], t.Any] | None = None
+    nvidia_smi: Ask | None = None
+    recorded: GpuAnswers | None = None
+    nvml_timeout_seconds: float | None = None
+
+
+def running_machine_sources() -> GpuSources:
+    """Return what can be asked on the running machine."""
+    return GpuSources(load_nvml, nvidia_smi_of_this_machine(), None, _NVML_TIMEOUT_SECONDS)
 
 
 def read_gpus(
-    host: Host, nodes: t.Sequence[Node], get_nvml: t.Callable[[], t.Any] | None
+    host: Host,
+    nodes: t.Sequence[Node],
+    pci: PciTree,
+    sources: GpuSources,
+    overrides: t.Mapping[str, int],
+    want_links: bool = True,
 ) -> tuple[tuple[Gpu, ...], tuple[str, ...]]:
-    """Return the GPUs, ascending by PCI address, and the warnings.
+    """Return the GPUs, ascending by PCI address, and the warnings (those about PCI devices are in ``pci.warnings``).
 
-    ``get_nvml`` returns a module like ``pynvml`` or raises ``ImportError``; it is called only when the host has an
-    NVIDIA device or its driver. ``None`` leaves NVML out: it answers for the running machine, not for a captured tree.
+    ``overrides`` are nodes by PCI address or UUID. Raises ``GpuOverrideError``.
     """
-    return _Reader(host, nodes).read(get_nvml)
+    return _Reader(host, nodes, pci).read(sources, overrides, want_links)
 
 
-def normalised_pci_address(text: str) -> str | None:
-    """Return ``0000:17:00.0`` for ``00000000:17:00.0``, as the kernel writes it; ``None`` for what is no address."""
-    match = _PCI_ADDRESS.fullmatch(text.strip())
-    if match is None:
+def collect_answers(host: Host, pci: PciTree, sources: GpuSources, want_links: bool = True) -> GpuAnswers | None:
+    """Return what NVML, else nvidia-smi, says; ``None`` when nobody is asked: no NVIDIA GPU or driver, no source."""
+    has_nvidia = any(vendor == _NVIDIA and device.driver != "vfio-pci" for device, vendor in _gpus_on(pci))
+    return _asked(host, has_nvidia, sources, want_links)
+
+
+def _asked(host: Host, has_nvidia: bool, sources: GpuSources, want_links: bool) -> GpuAnswers | None:
+    if sources.recorded is not None:
+        return sources.recorded
+    if not has_nvidia and not host.exists("/proc/driver/nvidia/version"):
         return None
-    return f"{int(match[1], 16):04x}:{match[2]}:{match[3]}.{match[4]}".lower()
+    if sources.nvml is None and sources.nvidia_smi is None:
+        return None
+    said: list[str] = []
+    absent = ""
+    if sources.nvml is not None:
+        try:
+            module = sources.nvml()
+        except ImportError as error:
+            absent = f"NVML is not asked: Python cannot import pynvml ({error})"
+            # Without the binding nvidia-smi is as good; a binding that is there and broken is worth a word.
+            if not isinstance(error, ModuleNotFoundError):
+                said.append(absent)
+        else:
+            try:
+                answers = _nvml_answers(module, host, sources.nvml_timeout_seconds, want_links)
+            except NvmlTimeoutError as error:
+                return GpuAnswers(None, warnings=(str(error),))
+            if answers.source is not None:
+                return answers
+            said.extend(answers.warnings)
+    if sources.nvidia_smi is not None:
+        answers = read_nvidia_smi(sources.nvidia_smi, want_links)
+        said.extend(answers.warnings)
+        if answers.source is not None:
+            return GpuAnswers(answers.source, answers.gpus, answers.links, tuple(said))
+    if absent:
+        said = [text for text in said if text != absent]
+        said.append(
+            f"{absent}; the memory of NVIDIA GPUs is unknown and their node is what sysfs says"
+            " (install nvidia-ml-py for the Python that Ansible uses on this host)"
+        )
+    return GpuAnswers(None, warnings=tuple(said))
+
+
+def _nvml_answers(module: t.Any, host: Host, timeout_seconds: float | None, want_links: bool) -> GpuAnswers:
+    if timeout_seconds is None:
+        return read_nvml(module, host, want_links)
+    return read_nvml_within(timeout_seconds, module, host, want_links)
+
+
+def _gpus_on(pci: PciTree) -> list[tuple[PciDevice, str]]:
+    """Return the devices that are GPUs by class and vendor, with the vendor's name."""
+    found = []
+    # The class first: most devices need no second read.
+    for device in pci.devices(lambda pci_class: pci_class >> 16 in (0x03, 0x12)):
+        vendor = _VENDORS.get(device.vendor or 0)
+        if vendor is not None and device.pci_class >> 8 in _CLASSES[vendor]:
+            found.append((device, vendor))
+    return found
 
 
 class _Reader:
-    def __init__(self, host: Host, nodes: t.Sequence[Node]) -> None:
+    def __init__(self, host: Host, nodes: t.Sequence[Node], pci: PciTree) -> None:
         self._host = host
+        self._pci = pci
         self._cpus_text = {node.id: node.cpus for node in nodes}
         self._cpus = {node.id: parse_cpulist(node.cpus) for node in nodes}
         self._nodes_with_cpus = frozenset(node.id for node in nodes if node.cpus)
         self._warnings: list[str] = []
 
-    def read(self, get_nvml: t.Callable[[], t.Any] | None) -> tuple[tuple[Gpu, ...], tuple[str, ...]]:
-        vendors = self._pci_devices()
-        gpus: dict[str, Gpu] = {}
-        if get_nvml and (_NVIDIA in vendors.values() or self._host.exists("/proc/driver/nvidia/version")):
-            nvml_gpus = self._from_nvml(get_nvml)
-            if nvml_gpus is not None:
-                gpus = nvml_gpus
-                silent = sorted(a for a, vendor in vendors.items() if vendor == _NVIDIA and a not in gpus)
-                if silent:
-                    self._warnings.append(
-                        f"NVML does not answer for {', '.join(silent)}: of these NVIDIA devices only sysfs is known"
-                    )
-        for address, vendor in vendors.items():
-            if address not in gpus:
-                gpus[address] = self._from_sysfs(address, vendor)
-        return tuple(gpus[address] for address in sorted(gpus)), tuple(self._warnings)
+    def read(
+        self, sources: GpuSources, overrides: t.Mapping[str, int], want_links: bool
+    ) -> tuple[tuple[Gpu, ...], tuple[str, ...]]:
+        vendors = self._vendors()
+        answers = _asked(self._host, _NVIDIA in vendors.values(), sources, want_links) or GpuAnswers(None)
+        self._warnings.extend(answers.warnings)
+        silent = [a for a, vendor in vendors.items() if vendor == _NVIDIA and a not in answers.gpus]
+        if silent and answers.source is not None:
+            self._warnings.append(
+                f"{_SOURCE_NAMES[answers.source]} does not answer for {', '.join(silent)}: of these NVIDIA devices only"
+                " sysfs is known"
+            )
+        vendors.update(dict.fromkeys(answers.gpus, _NVIDIA))
+        gpus = {}
+        for address in sorted(vendors):
+            answer = answers.gpus.get(address)
+            if answer is not None and answers.source is not None:
+                gpus[address] = self._from_answer(address, answer, answers.source)
+            else:
+                gpus[address] = self._from_sysfs(address, vendors[address])
+        gpus.update(self._overridden(gpus, overrides))
+        if want_links:
+            links = self._links(gpus, answers)
+            gpus = {address: replace(gpu, links=links[address]) for address, gpu in gpus.items()}
+        return tuple(gpus.values()), tuple(self._warnings)
 
-    # sysfs
+    # Whom a GPU is known from
 
-    def _pci_devices(self) -> dict[str, str]:
+    def _vendors(self) -> dict[str, str]:
         """Return the vendor of every GPU on the PCI buses by its address."""
-        vendors: dict[str, str] = {}
-        for name in self._host.list_dir(_PCI) or ():
-            address = normalised_pci_address(name)
-            pci_class = self._hex_in(f"{_PCI}/{name}/class")
-            # The class first: most devices need no second read.
-            if address is None or pci_class is None or pci_class >> 16 not in (0x03, 0x12):
-                continue
-            vendor = _VENDORS.get(self._hex_in(f"{_PCI}/{name}/vendor") or 0)
-            if vendor is None or pci_class >> 8 not in _CLASSES[vendor]:
-                continue
-            driver = (self._host.readlink(f"{_PCI}/{name}/driver") or "").rpartition("/")[2]
-            if driver == "vfio-pci":
-                self._warnings.append(f"GPU {address} is left out: its driver vfio-pci keeps it for virtual machines")
-                continue
-            vendors[address] = vendor
+        vendors = {}
+        kept = []
+        for device, vendor in _gpus_on(self._pci):
+            if device.driver == "vfio-pci":
+                kept.append(device.address)
+            elif self._pci.physical_function(device.address) is None:
+                # What has a physical function is a slice for a virtual machine, and no further GPU.
+                vendors[device.address] = vendor
+        self._warnings.extend(
+            f"GPU {address} is left out: its driver vfio-pci keeps it for virtual machines" for address in kept
+        )
         return vendors
 
+    def _from_answer(self, address: str, answer: GpuAnswer, source: str) -> Gpu:
+        memory_node = self._memory_node(address, answer.memory_node, source)
+        node, node_source = self._node(address, answer, memory_node, source)
+        return Gpu(
+            uuid=answer.uuid,
+            pci_address=address,
+            name=answer.name,
+            vendor=_NVIDIA,
+            memory_total_mib=answer.memory_total_mib,
+            node=node,
+            node_source=node_source,
+            memory_node=memory_node,
+            cpus=None if node is None else self._cpus_text[node],
+            source=source,
+            mig=Mig(answer.mig_enabled, answer.mig_devices),
+            links=(),
+        )
+
     def _from_sysfs(self, address: str, vendor: str) -> Gpu:
-        node = self._sysfs_node(address)
-        uuid = name = None
+        node = self._sysfs_node(address, None)
+        uuid = name = memory_total_mib = None
         if vendor == _NVIDIA:
             information = self._host.read_text(f"/proc/driver/nvidia/gpus/{address}/information")
             said = dict(_PROC_LINE.findall(information or ""))
             name = said.get("Model")
             # The driver shows question marks until something has opened the GPU for the first time.
             uuid = said.get("GPU UUID") if _UUID.fullmatch(said.get("GPU UUID", "")) else None
-        placed = (node, "unknown" if node is None else "sysfs")
-        return self._gpu(address, vendor, uuid=uuid, name=name, memory_total_mib=None, placed=placed, source="sysfs")
+        elif vendor == _AMD:
+            # Documentation/gpu/amdgpu/driver-misc.rst
+            name = (self._host.read_text(f"{_PCI}/{address}/product_name", 4096) or "").strip() or None
+            memory_total_mib = (self._host.read_int(f"{_PCI}/{address}/mem_info_vram_total") or 0) // 1024**2 or None
+        return Gpu(
+            uuid=uuid,
+            pci_address=address,
+            name=name,
+            vendor=vendor,
+            memory_total_mib=memory_total_mib,
+            node=node,
+            node_source=_UNKNOWN if node is None else "sysfs",
+            memory_node=None,
+            cpus=None if node is None else self._cpus_text[node],
+            source="sysfs",
+            # MIG is NVIDIA's, and only its driver knows.
+            mig=Mig(None if vendor == _NVIDIA else False, ()),
+            links=(),
+        )
 
-    def _sysfs_node(self, address: str) -> int | None:
-        node = self._host.read_int(f"{_PCI}/{address}/numa_node")
-        if node is None or node < 0:
+    # Nodes
+
+    def _node(self, address: str, answer: GpuAnswer, memory_node: int | None, source: str) -> tuple[int | None, str]:
+        """Return the node next to the GPU and who says so.
+
+        An affinity to several nodes, as virtual machines report it for every GPU, says nothing; and a GPU's own memory
+        is next to nothing.
+        """
+        said_by = _SOURCE_NAMES[source]
+        from_sysfs = self._sysfs_node(address, memory_node)
+        by_nodes = self._only(parse_cpulist(answer.near_nodes or "") & self._nodes_with_cpus)
+        near_cpus = parse_cpulist(answer.near_cpus or "")
+        by_cpus = self._only(node for node in self._nodes_with_cpus if self._cpus[node] & near_cpus)
+        if None not in (by_nodes, by_cpus) and by_nodes != by_cpus:
+            self._warnings.append(
+                f"GPU {address}: {said_by} puts it on node {by_nodes} and next to the CPUs of node {by_cpus}; node"
+                f" {by_nodes} is used"
+            )
+        node = by_cpus if by_nodes is None else by_nodes
+        if node is None:
+            return from_sysfs, _UNKNOWN if from_sysfs is None else "sysfs"
+        if from_sysfs not in (None, node):
+            self._warnings.append(
+                f"GPU {address}: {said_by} puts it on node {node}, sysfs on node {from_sysfs}; {said_by}'s answer is"
+                " used"
+            )
+        return node, source
+
+    def _memory_node(self, address: str, node: int | None, source: str) -> int | None:
+        if node is None or node in self._nodes_with_cpus:
+            # A node with CPUs is the host's: the driver may name it where the GPU's memory is no node of its own.
             return None
         if node not in self._cpus:
-            self._warnings.append(f"GPU {address}: sysfs puts it on node {node}, which is not online: that is left out")
+            self._warnings.append(
+                f"GPU {address}: {_SOURCE_NAMES[source]} says that its memory is node {node}, which is not online: that"
+                " is left out"
+            )
             return None
         return node
 
-    def _gpu(
-        self,
-        address: str,
-        vendor: str,
-        *,
-        uuid: str | None,
-        name: str | None,
-        memory_total_mib: int | None,
-        placed: tuple[int | None, str],
-        source: str,
-    ) -> Gpu:
-        node, node_source = placed
-        cpus = None if node is None else self._cpus_text[node]
-        return Gpu(uuid, address, name, vendor, memory_total_mib, node, node_source, cpus, (), source)
+    def _sysfs_node(self, address: str, memory_node: int | None) -> int | None:
+        device = self._pci.device(address)
+        return None if device is None or device.node == memory_node else device.node
 
-    def _hex_in(self, path: str) -> int | None:
-        try:
-            return int(self._host.read_text(path, 4096) or "", 16)
-        except ValueError:
-            return None
+    def _only(self, nodes: t.Iterable[int]) -> int | None:
+        different = list(nodes)
+        return different[0] if len(different) == 1 else None
 
-    # NVML
-
-    def _from_nvml(self, get_nvml: t.Callable[[], t.Any]) -> dict[str, Gpu] | None:
-        """Return NVML's GPUs by PCI address; ``None`` when it does not work at all."""
-        try:
-            nvml = _Nvml(get_nvml())
-        except ImportError as error:
-            self._warnings.append(
-                f"NVML is not asked: Python cannot import pynvml ({error}); the memory of NVIDIA GPUs is unknown and"
-                " their node is what sysfs says (install nvidia-ml-py for the Python that Ansible uses on this host)"
-            )
-            return None
-        gpus = None
-        if nvml.ask("nvmlInit", None, read=_is_answer):
-            gpus = self._gpus_of(nvml)
-            nvml.ask("nvmlShutdown", None)
-        self._warnings.extend(nvml.warnings())
-        return gpus
-
-    def _gpus_of(self, nvml: _Nvml) -> dict[str, Gpu] | None:
-        count = nvml.ask("nvmlDeviceGetCount", None, read=int)
-        if count is None:
-            return None
-        gpus: dict[str, Gpu] = {}
-        for index in range(count):
-            handle = nvml.ask("nvmlDeviceGetHandleByIndex", f"number {index}", index)
-            if handle is None:
+    def _overridden(self, gpus: t.Mapping[str, Gpu], overrides: t.Mapping[str, int]) -> dict[str, Gpu]:
+        """Return the GPUs whose node the inventory says."""
+        addresses = {gpu.uuid.lower(): address for address, gpu in gpus.items() if gpu.uuid}
+        changed: dict[str, Gpu] = {}
+        unused = []
+        for key, node in overrides.items():
+            address = normalised_pci_address(key) or addresses.get(key.lower(), "")
+            if address not in gpus:
+                unused.append(key)
                 continue
-            address = nvml.ask("nvmlDeviceGetPciInfo", f"number {index}", handle, read=_address_of)
-            if address is None:
-                continue
-            gpus[address] = self._gpu(
-                address,
-                _NVIDIA,
-                uuid=nvml.ask("nvmlDeviceGetUUID", address, handle, read=_text),
-                name=nvml.ask("nvmlDeviceGetName", address, handle, read=_text),
-                memory_total_mib=nvml.ask("nvmlDeviceGetMemoryInfo", address, handle, read=_total_mib),
-                placed=self._nvml_node(nvml, address, handle),
-                source="nvml",
-            )
-        return gpus
-
-    def _nvml_node(self, nvml: _Nvml, address: str, handle: t.Any) -> tuple[int | None, str]:
-        """Return the node next to the GPU and who says so.
-
-        ``nvmlDeviceGetNumaNodeId`` is not asked: that is the GPU's *own* memory node on coherent systems (Grace). An
-        affinity to several nodes, as virtual machines report it for every GPU, says nothing.
-        """
-        words = self._words("/sys/devices/system/node/possible", self._cpus)
-        call = "nvmlDeviceGetMemoryAffinity"
-        near = nvml.ask(call, address, handle, words, _SCOPE_NODE, read=ids_from_words) or frozenset()
-        near &= self._nodes_with_cpus
-        if len(near) != 1:
-            words = self._words("/sys/devices/system/cpu/possible", frozenset().union(*self._cpus.values()))
-            cpus = nvml.ask("nvmlDeviceGetCpuAffinity", address, handle, words, read=ids_from_words) or frozenset()
-            near = frozenset(node for node in self._nodes_with_cpus if self._cpus[node] & cpus)
-        from_sysfs = self._sysfs_node(address)
-        if len(near) != 1:
-            return from_sysfs, "unknown" if from_sysfs is None else "sysfs"
-        (node,) = near
-        if from_sysfs not in (None, node):
+            if node not in self._cpus:
+                raise GpuOverrideError(
+                    f"GPU {key} is put on node {node}, which is not online: give one of the nodes of this host,"
+                    f" {format_cpulist(self._cpus)}"
+                )
+            if changed.get(address, gpus[address]).node != node and address in changed:
+                raise GpuOverrideError(
+                    f"GPU {address} is put on node {changed[address].node} by one key and on node {node} by {key}: keep"
+                    " one of them"
+                )
+            changed[address] = replace(gpus[address], node=node, node_source="override", cpus=self._cpus_text[node])
+        if unused:
             self._warnings.append(
-                f"GPU {address}: NVML puts it on node {node}, sysfs on node {from_sysfs}; NVML's answer is used"
+                f"the overrides of GPU nodes name {', '.join(unused)}, which is no PCI address or UUID of a GPU of this"
+                f" host (it has {', '.join(gpus) or 'none'})"
             )
-        return node, "nvml"
+        return changed
 
-    def _words(self, possible_path: str, ids: t.Iterable[int]) -> int:
-        """Return the size of a mask for NVML: room for the highest id that may ever appear, not for their count."""
-        possible: frozenset[int] = frozenset()
-        with contextlib.suppress(CpusetError):
-            possible = parse_cpulist(self._host.read_text(possible_path) or "")
-        return max(possible.union(ids), default=0) // _WORD_BITS + 1
+    # Links
 
-
-class _Nvml:
-    """Calls into NVML that cannot raise; the same error of several GPUs becomes one warning."""
-
-    def __init__(self, module: t.Any) -> None:
-        self._module = module
-        self._errors: dict[tuple[str, str], list[str]] = {}
-
-    def ask(
-        self, call: str, gpu: str | None, *arguments: t.Any, read: t.Callable[[t.Any], t.Any] | None = None
-    ) -> t.Any:
-        """Return what ``call`` answers, as ``read`` reads it; ``None`` when that fails. ``gpu`` is for the warning."""
-        try:
-            answer = getattr(self._module, call)(*arguments)
-            return read(answer) if read else answer
-        except Exception as error:
-            # Not NVMLError alone: older bindings lack calls (AttributeError) and stumble over answers.
-            gpus = self._errors.setdefault((call, str(error) or type(error).__name__), [])
-            if gpu is not None:
-                gpus.append(gpu)
-            return None
-
-    def warnings(self) -> list[str]:
-        return [
-            f"NVML: {call}: {text}" + (f" (GPU {', '.join(gpus)})" if gpus else "")
-            for (call, text), gpus in self._errors.items()
-        ]
-
-
-def _is_answer(_nothing: t.Any) -> bool:
-    return True
-
-
-def _address_of(pci_info: t.Any) -> str:
-    said = _text(pci_info.busId)
-    address = normalised_pci_address(said)
-    if address is None:
-        raise ValueError(f"{said!r} is not a PCI address")
-    return address
-
-
-def _total_mib(memory_info: t.Any) -> int | None:
-    return int(memory_info.total) // (1024 * 1024) or None
-
-
-def _text(value: t.Any) -> str:
-    # Bindings before 11.5 return bytes.
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    def _links(self, gpus: t.Mapping[str, Gpu], answers: GpuAnswers) -> dict[str, tuple[GpuLink, ...]]:
+        links: dict[str, list[GpuLink]] = {address: [] for address in gpus}
+        for first, second in itertools.combinations(gpus, 2):
+            said = answers.links.get((first, second), LinkAnswer())
+            nvlinks, path = said.nvlinks, said.path
+            if nvlinks is None and {gpus[first].vendor, gpus[second].vendor} != {_NVIDIA}:
+                nvlinks = 0
+            source = answers.source if path or nvlinks else None
+            if path is None:
+                nodes = {"first_node": gpus[first].node, "second_node": gpus[second].node}
+                path = self._pci.path_kind(first, second, **nodes)
+                source = source or ("sysfs" if path else _UNKNOWN)
+            kind = f"NV{nvlinks}" if nvlinks else path
+            for one, other in ((first, second), (second, first)):
+                links[one].append(GpuLink(other, gpus[other].uuid, kind, nvlinks, path, source or _UNKNOWN))
+        return {address: tuple(sorted(ends, key=lambda link: link.pci_address)) for address, ends in links.items()}

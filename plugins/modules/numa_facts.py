@@ -318,18 +318,24 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
-from ansible_collections.numapin.inference.plugins.module_utils._gpus import load_nvml, read_gpus
+from ansible_collections.numapin.inference.plugins.module_utils._gpus import (
+    GpuSources,
+    read_gpus,
+    running_machine_sources,
+)
 from ansible_collections.numapin.inference.plugins.module_utils._host import Host
+from ansible_collections.numapin.inference.plugins.module_utils._pci import PciTree
 from ansible_collections.numapin.inference.plugins.module_utils._topology import read_topology, to_plain
 
 
-def gather(host: Host, get_nvml: t.Callable[[], t.Any] | None) -> dict[str, t.Any]:
+def gather(host: Host, sources: GpuSources) -> dict[str, t.Any]:
     """Return ``ansible_facts['numa']`` of ``host``; raises ``NumapinError`` when it has no topology to read."""
     topology = read_topology(host)
-    gpus, gpu_warnings = read_gpus(host, topology.nodes, get_nvml)
+    pci = PciTree(host, topology.nodes)
+    gpus, gpu_warnings = read_gpus(host, topology.nodes, pci, sources, {})
     facts: dict[str, t.Any] = to_plain(topology)
     facts["gpus"] = to_plain(gpus)
-    facts["warnings"].extend(gpu_warnings)
+    facts["warnings"].extend([*gpu_warnings, *pci.warnings])
     return facts
 
 
@@ -341,7 +347,7 @@ def main() -> t.NoReturn:
     )
     try:
         host = Host(module.params["root"])
-        facts = gather(host, load_nvml if host.is_running_machine else None)
+        facts = gather(host, running_machine_sources() if host.is_running_machine else GpuSources())
     except NumapinError as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=False, ansible_facts={"numa": facts})

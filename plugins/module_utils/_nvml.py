@@ -1,0 +1,433 @@
+# Copyright (c) 2026, numapin.inference contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This is a PRIVATE part of the collection: do not use it from outside, it may change at any time.
+
+"""NVIDIA's management library (NVML), read through its Python binding ``pynvml`` into ``GpuAnswers``.
+
+A call that fails makes its answer ``None`` and is named in a warning, once for all GPUs with the same error. "Not
+Supported" from a call that many GPUs rightly do not support (MIG, NVLink, memory of its own) is an answer.
+
+Sources: nvml.h and the module ``pynvml`` of the distribution nvidia-ml-py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib
+import itertools
+import json
+import os
+import select
+import signal
+import time
+import typing as t
+import warnings as python_warnings
+
+from ansible_collections.numapin.inference.plugins.module_utils._cpuset import (
+    HIGHEST_ID,
+    CpusetError,
+    format_cpulist,
+    ids_from_words,
+    parse_cpulist,
+)
+from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
+from ansible_collections.numapin.inference.plugins.module_utils._gpu_answers import (
+    HIGHEST_COUNT,
+    NVML,
+    GpuAnswer,
+    GpuAnswers,
+    LinkAnswer,
+    MigDevice,
+    from_plain,
+)
+from ansible_collections.numapin.inference.plugins.module_utils._pci import normalised_pci_address
+
+if t.TYPE_CHECKING:
+    from ansible_collections.numapin.inference.plugins.module_utils._host import Host
+
+# nvml.h
+NOT_SUPPORTED = 3  # NVML_ERROR_NOT_SUPPORTED
+INVALID_ARGUMENT = 2  # NVML_ERROR_INVALID_ARGUMENT
+NOT_FOUND = 6  # NVML_ERROR_NOT_FOUND
+AFFINITY_SCOPE_NODE = 0
+MIG_ENABLED = 1  # NVML_DEVICE_MIG_ENABLE
+LINK_ACTIVE = 1  # NVML_FEATURE_ENABLED
+REMOTE_GPU = 0  # NVML_NVLINK_DEVICE_TYPE_GPU
+REMOTE_SWITCH = 2  # NVML_NVLINK_DEVICE_TYPE_SWITCH
+P2P_NVLINK = 2  # NVML_P2P_CAPS_INDEX_NVLINK
+P2P_OK = 0  # NVML_P2P_STATUS_OK
+# nvmlGpuTopologyLevel_t; two GPUs on one board (INTERNAL) have its bridge between them.
+TOPOLOGY_PATHS = {0: "PIX", 10: "PIX", 20: "PXB", 30: "PHB", 40: "NODE", 50: "SYS"}
+
+_WORD_BITS = 64
+# NVML_NVLINK_MAX_LINKS is 36 in 2026, and grows.
+_LINK_LIMIT = 72
+_MIG_LIMIT = 64
+_NAMED = 8
+
+
+class NvmlTimeoutError(NumapinError):
+    """NVML did not answer in time; a driver that hangs also hangs nvidia-smi."""
+
+
+def load_nvml() -> t.Any:
+    """Import ``pynvml`` and return it; raises ``ImportError`` whatever it is that keeps it from being imported."""
+    try:
+        with python_warnings.catch_warnings():
+            # The retired distribution of the same name tells everybody on stderr that it is retired.
+            python_warnings.simplefilter("ignore")
+            return importlib.import_module("pynvml")
+    except ImportError:
+        raise
+    except Exception as error:
+        raise ImportError(f"{type(error).__name__}: {error}") from error
+
+
+def read_nvml(module: t.Any, host: Host, want_links: bool = True) -> GpuAnswers:
+    """Return what NVML says; its ``source`` is ``None`` when it does not work at all. Raises nothing.
+
+    ``module`` is ``pynvml``. ``host`` is asked for the highest ids, for which NVML's masks must have room.
+    """
+    return _Reader(module, host).read(want_links)
+
+
+def read_nvml_within(seconds: float, module: t.Any, host: Host, want_links: bool = True) -> GpuAnswers:
+    """As ``read_nvml``, in a child process: a library that hangs in the driver or crashes takes nobody along.
+
+    Raises ``NvmlTimeoutError``.
+    """
+    inlet, outlet = os.pipe()
+    try:
+        with python_warnings.catch_warnings():
+            # Python 3.12 warns of threads, of which a module has none.
+            python_warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+    except OSError as error:
+        os.close(inlet)
+        os.close(outlet)
+        return GpuAnswers(None, warnings=(f"NVML is not asked: no process can be started ({error})",))
+    if child == 0:
+        _answer(outlet, module, host, want_links)
+    os.close(outlet)
+    try:
+        said = _read_until_closed(inlet, time.monotonic() + seconds)
+    finally:
+        os.close(inlet)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+        status = _reap(child)
+    if said is None:
+        raise NvmlTimeoutError(
+            f"NVML did not answer within {seconds:g} seconds: the NVIDIA driver or a GPU hangs (see the kernel's"
+            " messages); GPUs are what sysfs says"
+        )
+    try:
+        return from_plain(json.loads(said))
+    except (ValueError, NumapinError):
+        return GpuAnswers(None, warnings=(f"NVML: the process that read it ended without an answer ({status})",))
+
+
+def _answer(outlet: int, module: t.Any, host: Host, want_links: bool) -> t.NoReturn:
+    """Run in the child: read NVML, write the answers, end. What the parent has open is not held by a hanging child."""
+    try:
+        outlet = fcntl.fcntl(outlet, fcntl.F_DUPFD, 3)
+        null = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (0, 1, 2):
+            os.dup2(null, descriptor)
+        os.closerange(3, outlet)
+        os.closerange(outlet + 1, 1024)
+        text = json.dumps(read_nvml(module, host, want_links).to_plain()).encode()
+        while text:
+            text = text[os.write(outlet, text) :]
+    finally:
+        os._exit(0)
+
+
+def _read_until_closed(descriptor: int, deadline: float) -> bytes | None:
+    said = b""
+    waiting = select.poll()
+    waiting.register(descriptor, select.POLLIN | select.POLLHUP)
+    while True:
+        remaining = deadline - time.monotonic()
+        if remaining <= 0 or not waiting.poll(remaining * 1000):
+            return None
+        block = os.read(descriptor, 65536)
+        if not block:
+            return said
+        said += block
+
+
+def _reap(child: int) -> str:
+    """Wait for a child that was killed, shortly: one that hangs in the kernel is left to init."""
+    for _attempt in range(100):
+        try:
+            pid, status = os.waitpid(child, os.WNOHANG)
+        except ChildProcessError:
+            return "gone"
+        if pid:
+            return f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"status {os.WEXITSTATUS(status)}"
+        time.sleep(0.01)
+    return "still there"
+
+
+class _Links(t.NamedTuple):
+    """The active NVLinks of one GPU: per GPU at the other end, to switches, and to what cannot be told."""
+
+    to_gpus: dict[str, int]
+    to_switches: int
+    to_unknown: int
+
+
+class _Reader:
+    def __init__(self, module: t.Any, host: Host) -> None:
+        self._host = host
+        self._calls = _Calls(module)
+        self._mask_words = (
+            self._words("/sys/devices/system/node/possible"),
+            self._words("/sys/devices/system/cpu/possible"),
+        )
+
+    def read(self, want_links: bool) -> GpuAnswers:
+        calls = self._calls
+        works = False
+        gpus: dict[str, GpuAnswer] = {}
+        links: dict[tuple[str, str], LinkAnswer] = {}
+        if calls.ask("nvmlInit", None, read=_is_answer):
+            count = calls.ask("nvmlDeviceGetCount", None, read=_number)
+            if count is not None:
+                works = True
+                handles = self._handles(count)
+                gpus = {address: self._gpu(address, handle) for address, handle in handles.items()}
+                if want_links and len(handles) > 1:
+                    links = self._links(handles)
+            calls.ask("nvmlShutdown", None)
+        return GpuAnswers(NVML if works else None, gpus, links, calls.warnings())
+
+    def _handles(self, count: int) -> dict[str, t.Any]:
+        handles: dict[str, t.Any] = {}
+        for index in range(min(count, HIGHEST_COUNT)):
+            handle = self._calls.ask("nvmlDeviceGetHandleByIndex", f"number {index}", index)
+            if handle is None:
+                continue
+            address = self._calls.ask("nvmlDeviceGetPciInfo", f"number {index}", handle, read=_address_of)
+            if address is not None:
+                handles.setdefault(address, handle)
+        return dict(sorted(handles.items()))
+
+    def _gpu(self, address: str, handle: t.Any) -> GpuAnswer:
+        ask = self._calls.ask
+        mig_enabled = ask("nvmlDeviceGetMigMode", address, handle, read=_mig_mode, codes={NOT_SUPPORTED: False})
+        node_words, cpu_words = self._mask_words
+        return GpuAnswer(
+            uuid=ask("nvmlDeviceGetUUID", address, handle, read=_text),
+            name=ask("nvmlDeviceGetName", address, handle, read=_text),
+            memory_total_mib=ask("nvmlDeviceGetMemoryInfo", address, handle, read=_total_mib),
+            near_nodes=ask("nvmlDeviceGetMemoryAffinity", address, handle, node_words, AFFINITY_SCOPE_NODE, read=_ids),
+            near_cpus=ask("nvmlDeviceGetCpuAffinity", address, handle, cpu_words, read=_ids),
+            memory_node=ask("nvmlDeviceGetNumaNodeId", address, handle, read=_node, codes={NOT_SUPPORTED: None}),
+            mig_enabled=mig_enabled,
+            mig_devices=self._mig_devices(address, handle) if mig_enabled else (),
+        )
+
+    def _words(self, possible_path: str) -> int:
+        """Return the size of a mask for NVML: room for the highest id that may ever appear, not for their count."""
+        try:
+            possible = parse_cpulist(self._host.read_text(possible_path) or "")
+        except CpusetError:
+            possible = frozenset()
+        # Without the list: room for whatever a kernel can be built for (NR_CPUS 8192, 1024 nodes).
+        return max(possible, default=(HIGHEST_ID + 1) // 8 - 1) // _WORD_BITS + 1
+
+    def _mig_devices(self, address: str, handle: t.Any) -> tuple[MigDevice, ...]:
+        ask = self._calls.ask
+        devices = []
+        slots = ask("nvmlDeviceGetMaxMigDeviceCount", address, handle, read=_number) or 0
+        for index in range(min(slots, _MIG_LIMIT)):
+            # A slot without a device is "Not Found".
+            call = "nvmlDeviceGetMigDeviceHandleByIndex"
+            device = ask(call, address, handle, index, codes={NOT_FOUND: None})
+            if device is not None:
+                devices.append(
+                    MigDevice(
+                        uuid=ask("nvmlDeviceGetUUID", address, device, read=_text),
+                        name=ask("nvmlDeviceGetName", address, device, read=_text),
+                        memory_total_mib=ask("nvmlDeviceGetMemoryInfo", address, device, read=_total_mib),
+                    )
+                )
+        return tuple(devices)
+
+    def _links(self, handles: t.Mapping[str, t.Any]) -> dict[tuple[str, str], LinkAnswer]:
+        ends = {address: self._links_of(address, handle, handles) for address, handle in handles.items()}
+        links = {}
+        for first, second in itertools.combinations(handles, 2):
+            pair = f"{first} with {second}"
+            both = (handles[first], handles[second])
+            path = self._calls.ask("nvmlDeviceGetTopologyCommonAncestor", pair, *both, read=_path)
+            links[first, second] = LinkAnswer(self._between(first, second, ends, both), path)
+        return links
+
+    def _links_of(self, address: str, handle: t.Any, gpus: t.Container[str]) -> _Links | None:
+        """Return where the active NVLinks of one GPU lead; ``None`` when it does not tell which are active."""
+        ask = self._calls.ask
+        to_gpus: dict[str, int] = {}
+        to_switches = to_unknown = 0
+        for link in range(_LINK_LIMIT):
+            state = ask(
+                "nvmlDeviceGetNvLinkState",
+                address,
+                handle,
+                link,
+                read=_number,
+                codes={NOT_SUPPORTED: "none", INVALID_ARGUMENT: "last"},
+            )
+            if state is None:
+                return None
+            # Above the last link is an invalid argument; a GPU without NVLink supports none.
+            if state == "last" or (state == "none" and link == 0):
+                break
+            if state != LINK_ACTIVE:
+                continue
+            if to_switches:
+                # A board has switches or it has not: the other links lead there too.
+                to_switches += 1
+                continue
+            remote_type = ask("nvmlDeviceGetNvLinkRemoteDeviceType", address, handle, link, read=_number)
+            if remote_type == REMOTE_SWITCH:
+                to_switches += 1
+            elif remote_type in (REMOTE_GPU, None):
+                remote = ask("nvmlDeviceGetNvLinkRemotePciInfo", address, handle, link, read=_address_of)
+                if remote is None or (remote_type is None and remote not in gpus):
+                    to_unknown += 1
+                else:
+                    to_gpus[remote] = to_gpus.get(remote, 0) + 1
+        return _Links(to_gpus, to_switches, to_unknown)
+
+    def _between(
+        self, first: str, second: str, ends: t.Mapping[str, _Links | None], handles: tuple[t.Any, t.Any]
+    ) -> int | None:
+        """Return the number of active NVLinks between two GPUs, as ``nvidia-smi topo -m`` counts them."""
+        one, other = ends[first], ends[second]
+        if one is None and other is None:
+            return None
+        seen = [links.to_gpus.get(peer, 0) for links, peer in ((one, second), (other, first)) if links is not None]
+        if any(seen):
+            # A link has two ends, and is there when both say so.
+            return min(seen)
+        shared = [links.to_switches + links.to_unknown for links in (one, other) if links is not None]
+        if not all(shared):
+            return 0
+        if one is None or other is None:
+            return None
+        # Machines with several boards have switches that do not reach one another.
+        pair = f"{first} with {second}"
+        status = self._calls.ask("nvmlDeviceGetP2PStatus", pair, *handles, P2P_NVLINK, read=_number)
+        if status is None:
+            return min(one.to_switches, other.to_switches) or None
+        return min(shared) if status == P2P_OK else 0
+
+
+class _Calls:
+    """Calls into NVML that cannot raise; the same error of several GPUs becomes one warning."""
+
+    def __init__(self, module: t.Any) -> None:
+        self._module = module
+        self._errors: dict[tuple[str, str], list[str]] = {}
+
+    def ask(
+        self,
+        call: str,
+        gpu: str | None,
+        *arguments: t.Any,
+        read: t.Callable[[t.Any], t.Any] | None = None,
+        codes: t.Mapping[int, t.Any] | None = None,
+    ) -> t.Any:
+        """Return what ``call`` answers, as ``read`` reads it; ``None`` when that fails. ``gpu`` is for the warning.
+
+        ``codes`` are NVML's error codes that are answers, and what they mean.
+        """
+        try:
+            answer = getattr(self._module, call)(*arguments)
+            return read(answer) if read else answer
+        except Exception as error:
+            # Not NVMLError alone: older bindings lack calls (AttributeError) and stumble over answers.
+            code = getattr(error, "value", None)
+            if codes and isinstance(code, int) and code in codes:
+                return codes[code]
+            gpus = self._errors.setdefault((call, _said(error)), [])
+            if gpu is not None:
+                gpus.append(gpu)
+            return None
+
+    def warnings(self) -> tuple[str, ...]:
+        return tuple(
+            f"NVML: {call}: {text}" + (f" (GPU {_named(gpus)})" if gpus else "")
+            for (call, text), gpus in self._errors.items()
+        )
+
+
+def _said(error: Exception) -> str:
+    try:
+        text = " ".join(str(error).split())[:200]
+    except Exception:
+        # The text of an NVML error comes from the library, which may be what is broken.
+        text = ""
+    return text or type(error).__name__
+
+
+def _named(gpus: t.Sequence[str]) -> str:
+    different = list(dict.fromkeys(gpus))
+    more = f" and {len(different) - _NAMED} more" if len(different) > _NAMED else ""
+    return ", ".join(different[:_NAMED]) + more
+
+
+def _is_answer(_nothing: t.Any) -> bool:
+    return True
+
+
+def _number(value: t.Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    raise ValueError(f"the answer is {value!r:.60}, which is not a count or a code")
+
+
+def _node(value: t.Any) -> int | None:
+    # -1 is a GPU whose memory is not a node.
+    return None if value == -1 else _number(value)
+
+
+def _mig_mode(value: t.Any) -> bool:
+    current, _pending = value
+    return _number(current) == MIG_ENABLED
+
+
+def _path(level: t.Any) -> str:
+    if _number(level) not in TOPOLOGY_PATHS:
+        raise ValueError(f"the answer is {level}, which is not a level of nvmlGpuTopologyLevel_t")
+    return TOPOLOGY_PATHS[level]
+
+
+def _ids(words: t.Iterable[int]) -> str:
+    return format_cpulist(ids_from_words(_number(word) for word in words))
+
+
+def _address_of(pci_info: t.Any) -> str:
+    said = _text(pci_info.busId)
+    address = normalised_pci_address(said)
+    if address is None:
+        raise ValueError(f"{said!r:.60} is not a PCI address")
+    return address
+
+
+def _total_mib(memory_info: t.Any) -> int | None:
+    return _number(memory_info.total) // (1024 * 1024) or None
+
+
+def _text(value: t.Any) -> str:
+    # Bindings before 11.5 return bytes.
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError(f"the answer is {value!r:.60}, which is not a text")
+    return text.strip()[:200]
