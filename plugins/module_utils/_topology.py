@@ -48,6 +48,7 @@ _CACHE_SIZE = re.compile(r"([0-9]{1,12})K")
 _NUMASTAT_LINE = re.compile(r"^([a-z_]{1,40}) ([0-9]{1,20})$", re.MULTILINE)
 # Under which name each field of Numastat stands in the file (node_read_numastat in drivers/base/node.c).
 _NUMASTAT_NAMES = ("numa_hit", "numa_miss", "numa_foreign", "interleave_hit", "local_node", "other_node")
+_AMD_COMPUTE_UNITS = re.compile(r"^vendor_id\s*: AuthenticAMD\ncpu family\s*: (?:21|22)$", re.MULTILINE)
 # A damaged tree can be wrong in every one of its files; a person reads the first few dozen lines.
 _WARNING_LIMIT = 40
 
@@ -95,7 +96,8 @@ class Numastat:
 class Node:
     """A node that is online, with those of its CPUs that are online.
 
-    ``package_ids`` is ``None`` when CPUs were not asked for, ``hugepages`` and ``numastat`` when memory was not.
+    ``package_ids`` leaves out packages without an id; it is ``None`` when CPUs were not asked for, ``hugepages`` and
+    ``numastat`` when memory was not.
     """
 
     id: int
@@ -135,9 +137,12 @@ class LlcDomain:
 
 @dataclass(frozen=True)
 class Package:
-    """A processor in a socket, with its online CPUs and the nodes these belong to."""
+    """A processor in a socket, with its online CPUs and the nodes these belong to.
 
-    id: int
+    The id is the firmware's: some architectures have none (``None``), and s390 and ia64 count anew on every board.
+    """
+
+    id: int | None
     cpus: str
     nodes: tuple[int, ...]
 
@@ -193,7 +198,6 @@ def read_topology(host: Host, parts: t.Collection[str] = frozenset({"cpus", "mem
 
 @dataclass(frozen=True)
 class _Core:
-    package: int | None
     core: int | None
     siblings: str | None
 
@@ -223,8 +227,8 @@ class _Reader:
         if self._wants_cpus:
             node_of = _owners(node_cpus)
             domains, domain_of = self._llc_domains(described & online, online, node_of)
-            cpus = self._cpus(described, present, online, node_of, domain_of)
-            packages = _packages(cpus)
+            packages, package_of = self._packages(described & online, node_of)
+            cpus = self._cpus(described, present, online, node_of, package_of, domain_of)
         nodes = tuple(
             self._node(number, members, packages, distance_order, f"{_NODE}/node{number}" if has_nodes else None)
             for number, members in sorted(node_cpus.items())
@@ -266,21 +270,22 @@ class _Reader:
         present: frozenset[int],
         online: frozenset[int],
         node_of: t.Mapping[int, int | None],
+        package_of: t.Mapping[int, int | None],
         domain_of: t.Mapping[int, str],
     ) -> tuple[Cpu, ...]:
-        cores = self._cores(described & online, online)
+        cores = self._cores(described & online)
         cpus = []
         for number in sorted(present):
             if number not in online:
                 home = self._node_of_offline_cpu(number) if number in described else None
                 cpus.append(Cpu(number, home, None, None, None, None, online=False))
                 continue
-            core = cores.get(number, _Core(None, None, None))
+            core = cores.get(number, _Core(None, None))
             cpus.append(
                 Cpu(
                     id=number,
                     node=node_of.get(number),
-                    package=core.package,
+                    package=package_of.get(number),
                     core=core.core,
                     smt_siblings=core.siblings,
                     llc_domain=domain_of.get(number),
@@ -289,30 +294,89 @@ class _Reader:
             )
         return tuple(cpus)
 
-    def _cores(self, numbers: frozenset[int], online: frozenset[int]) -> dict[int, _Core]:
+    def _packages(
+        self, numbers: frozenset[int], node_of: t.Mapping[int, int | None]
+    ) -> tuple[tuple[Package, ...], dict[int, int | None]]:
+        """Return the packages, and for each CPU the id of its package, which is read once for all of them."""
+        found: list[tuple[int | None, frozenset[int]]] = []
+        package_of: dict[int, int | None] = {}
+        without_set: dict[int, set[int]] = {}
+        names = self._newer_or_older_first(numbers, "package_cpus", "core_siblings")
+        for number in sorted(numbers):
+            if number in package_of:
+                continue
+            directory = f"{_CPU}/cpu{number}/topology"
+            package = self._id_in(f"{directory}/physical_package_id")
+            # The set is what the scheduler goes by. Ids alone would throw together what different boards number alike.
+            members = self._siblings(directory, names)
+            if members is not None and number not in members:
+                self._warn(f"CPU {number} is not among the CPUs of its own package in {directory}")
+                members = None
+            if members is None:
+                package_of[number] = package
+                if package is not None:
+                    without_set.setdefault(package, set()).add(number)
+                continue
+            members &= numbers
+            if not members.isdisjoint(package_of):
+                self._warn(f"CPU {number} shares its package with CPUs that belong to another one")
+                members = members.difference(package_of)
+            package_of.update(dict.fromkeys(members, package))
+            found.append((package, members))
+        found.extend((package, frozenset(members)) for package, members in without_set.items())
+        found.sort(key=lambda each: (each[0] is None, each[0], min(each[1])))
+        packages = (Package(package, format_cpulist(cpus), _nodes_of(cpus, node_of)) for package, cpus in found)
+        return tuple(packages), package_of
+
+    def _cores(self, numbers: frozenset[int]) -> dict[int, _Core]:
         cores: dict[int, _Core] = {}
+        names = self._newer_or_older_first(numbers, "core_cpus", "thread_siblings")
+        has_compute_units: bool | None = None
         for number in sorted(numbers):
             if number in cores:
                 continue
             directory = f"{_CPU}/cpu{number}/topology"
-            siblings = self._cpus_in(
-                [f"{directory}/thread_siblings_list", f"{directory}/core_cpus_list"], [f"{directory}/thread_siblings"]
-            )
+            core_id = self._id_in(f"{directory}/core_id")
+            siblings = self._siblings(directory, names)
             if siblings is not None:
-                siblings &= online
+                siblings &= numbers
                 if number not in siblings:
                     self._warn(f"CPU {number} is not among its own SMT siblings in {directory}: they are left unknown")
                     siblings = None
-            core = _Core(
-                self._id_in(f"{directory}/physical_package_id"),
-                self._id_in(f"{directory}/core_id"),
-                None if siblings is None else format_cpulist(siblings),
-            )
+            if siblings is None:
+                cores[number] = _Core(core_id, None)
+                continue
+            if len(siblings) > 1:
+                if has_compute_units is None:
+                    has_compute_units = self._has_compute_units(core_id, max(siblings))
+                if has_compute_units:
+                    siblings = frozenset({number})
+            core = _Core(core_id, format_cpulist(siblings))
             # SMT siblings are one core of one package: what is read once is true for all of them.
-            for sibling in siblings or {number}:
+            for sibling in siblings:
                 if cores.setdefault(sibling, core) is not core:
                     self._warn(f"CPU {sibling} is an SMT sibling in two cores, one of them that of CPU {number}")
         return cores
+
+    def _has_compute_units(self, core_id: int | None, sibling: int) -> bool:
+        """Say whether what the kernel calls SMT siblings are two cores that share an FPU (AMD families 15h and 16h).
+
+        They have a core id each (arch/x86/kernel/cpu/amd.c, amd_get_topology, in kernels that knew them).
+        """
+        if self._host.read_int(f"{_CPU}/cpu{sibling}/topology/core_id") == core_id:
+            return False
+        return _AMD_COMPUTE_UNITS.search(self._host.read_head("/proc/cpuinfo", 4096) or "") is not None
+
+    def _newer_or_older_first(self, numbers: t.Collection[int], newer: str, older: str) -> tuple[str, str]:
+        # Linux 5.3 renamed the files and kept the old names. Asking one CPU saves a vain look-up for every other.
+        directory = f"{_CPU}/cpu{min(numbers, default=0)}/topology"
+        if self._host.exists(f"{directory}/{newer}_list") or self._host.exists(f"{directory}/{newer}"):
+            return newer, older
+        return older, newer
+
+    def _siblings(self, directory: str, names: tuple[str, str]) -> frozenset[int] | None:
+        first, second = f"{directory}/{names[0]}", f"{directory}/{names[1]}"
+        return self._cpus_in([f"{first}_list", f"{second}_list"], [first, second])
 
     def _llc_domains(
         self, numbers: frozenset[int], online: frozenset[int], node_of: t.Mapping[int, int | None]
@@ -548,18 +612,9 @@ def _nodes_of(cpus: t.Iterable[int], node_of: t.Mapping[int, int | None]) -> tup
     return tuple(sorted(node for node in nodes if node is not None))
 
 
-def _packages(cpus: t.Iterable[Cpu]) -> tuple[Package, ...]:
-    members: dict[int, set[int]] = {}
-    node_of: dict[int, int | None] = {}
-    for cpu in cpus:
-        node_of[cpu.id] = cpu.node
-        if cpu.package is not None:
-            members.setdefault(cpu.package, set()).add(cpu.id)
-    return tuple(Package(p, format_cpulist(members[p]), _nodes_of(members[p], node_of)) for p in sorted(members))
-
-
 def _package_ids(packages: t.Iterable[Package], members: frozenset[int]) -> tuple[int, ...]:
-    return tuple(package.id for package in packages if not members.isdisjoint(parse_cpulist(package.cpus)))
+    ids = {package.id for package in packages if not members.isdisjoint(parse_cpulist(package.cpus))}
+    return tuple(sorted(number for number in ids if number is not None))
 
 
 def _numbers(names: t.Iterable[str] | None, prefix: str) -> frozenset[int]:

@@ -143,7 +143,10 @@ def test_only_the_parts_that_are_asked_for(tmp_path: Path) -> None:
     ("text", "expected"),
     [
         ("numa_hit 5\nlocal_node x\nother_node -1\n", Numastat(5, None, None, None, None, None)),
-        ("numa_hit 5\nnuma_hit_more 6\n\nother_node 18446744073709551615\n", Numastat(5, *[None] * 4, 2**64 - 1)),
+        (
+            "numa_hit 5\nnuma_hit_more 6\n\nother_node 18446744073709551615\n",
+            Numastat(5, None, None, None, None, 2**64 - 1),
+        ),
         ("", None),
         ("\x00\xff numa_hit", None),
         ("something 5\n", None),
@@ -259,8 +262,57 @@ def test_ids_the_kernel_does_not_have(tmp_path: Path) -> None:
         trees.write(root / f"sys/devices/system/cpu/cpu{number}/topology/core_id", "65535\n")
     topology = read_topology(Host(str(root)))
     assert {(cpu.package, cpu.core) for cpu in cpus_of(topology)} == {(None, None)}
-    assert topology.packages == ()
+    assert topology.packages == (Package(None, "0-3", (0,)), Package(None, "4-7", (1,)))
     assert topology.nodes[0].package_ids == ()
+
+
+def test_packages_are_sets_and_their_ids_need_not_differ(tmp_path: Path) -> None:
+    # s390 and ia64 number the packages of every board from 0.
+    root = trees.lay_out(tmp_path, trees.two_sockets())
+    for number in range(8):
+        trees.write(root / f"sys/devices/system/cpu/cpu{number}/topology/physical_package_id", "0\n")
+    topology = read_topology(Host(str(root)))
+    assert topology.packages == (Package(0, "0-3", (0,)), Package(0, "4-7", (1,)))
+    assert [node.package_ids for node in topology.nodes] == [(0,), (0,)]
+    assert topology.warnings == ()
+
+
+@pytest.mark.parametrize("names", ["core_siblings", "core_siblings_list", "package_cpus", "package_cpus_list", None])
+def test_packages_by_every_file_that_tells_them(tmp_path: Path, names: str | None) -> None:
+    machine = trees.two_sockets()
+    root = trees.lay_out(tmp_path, machine)
+    for number, spec in machine.cpus.items():
+        topology = root / f"sys/devices/system/cpu/cpu{number}/topology"
+        (topology / "core_siblings_list").unlink()
+        if names:
+            texts = ("0-3\n", "4-7\n") if names.endswith("list") else ("0f\n", "f0\n")
+            trees.write(topology / names, texts[spec.package])
+            trees.write(topology / "physical_package_id", "-1\n")
+    packages = read_topology(Host(str(root))).packages
+    ids = (None, None) if names else (0, 1)
+    assert packages == (Package(ids[0], "0-3", (0,)), Package(ids[1], "4-7", (1,)))
+
+
+def test_packages_that_overlap(tmp_path: Path) -> None:
+    root = trees.lay_out(tmp_path, trees.two_sockets())
+    for number, text in ((0, "0-5"), (6, "5-7"), (7, "1")):
+        trees.write(root / f"sys/devices/system/cpu/cpu{number}/topology/core_siblings_list", f"{text}\n")
+    topology = read_topology(Host(str(root)))
+    assert topology.packages == (Package(0, "0-5", (0, 1)), Package(1, "6-7", (1,)))
+    assert topology.warnings == ("CPU 6 shares its package with CPUs that belong to another one",)
+
+
+@pytest.mark.parametrize(("family", "siblings", "ids"), [(21, ["0", "1"], [0, 1]), (25, ["0-1", "0-1"], [0, 0])])
+def test_compute_units_are_two_cores(tmp_path: Path, family: int, siblings: list[str], ids: list[int]) -> None:
+    # AMD's Bulldozer: two cores with an id each, which the kernel lists as SMT siblings.
+    cpus = {n: trees.CpuSpec(0, n, "0-1" if n < 2 else "2-3", "0-3") for n in range(4)}
+    node = trees.NodeSpec("0-3", trees.GIB_KIB, "10")
+    text = f"processor\t: 0\nvendor_id\t: AuthenticAMD\ncpu family\t: {family}\nmodel\t\t: 1\n"
+    machine = trees.Machine("0-3", "0-3", cpus, {0: node}, "0", files={"proc/cpuinfo": text})
+    topology = read(tmp_path, machine)
+    assert [cpu.smt_siblings for cpu in cpus_of(topology)[:2]] == siblings
+    assert [cpu.core for cpu in cpus_of(topology)[:2]] == ids
+    assert topology.warnings == ()
 
 
 def test_unknown_memory_is_null_and_said(tmp_path: Path) -> None:
@@ -323,14 +375,14 @@ def test_each_file_is_read_once_and_few_per_cpu(tmp_path: Path) -> None:
             self.reads.append(path)
             return super().read_text(path, limit_bytes)
 
-    cpus = {n: trees.CpuSpec(0, n % 64, f"{n % 64},{n % 64 + 64}", "0-127") for n in range(128)}
+    cpus = {n: trees.CpuSpec(n % 2, n % 64, f"{n % 64},{n % 64 + 64}", "0-127") for n in range(128)}
     node = trees.NodeSpec("0-127", 1024, "10")
     machine = trees.Machine("0-127", "0-127", cpus, {0: node}, "0")
     host = CountingHost(str(trees.lay_out(tmp_path, machine)))
     assert cpus_of(read_topology(host))[127].smt_siblings == "63,127"
     assert len(host.reads) == len(set(host.reads))
-    # Three for each of the 64 cores; caches once for the whole domain.
-    assert len(host.reads) < 64 * 3 + 40
+    # Two for each of the 64 cores; packages and caches once for all of their CPUs.
+    assert len(host.reads) < 64 * 2 + 50
 
 
 def test_to_plain_has_the_shape_of_the_contract(tmp_path: Path) -> None:

@@ -75,7 +75,12 @@ def lay_out(root: Path, machine: Machine) -> Path:
     # Names that only look like CPUs.
     (cpu / "cpufreq").mkdir()
     (cpu / "cpuidle").mkdir()
+    packages: dict[int, list[int]] = {}
     for number, spec in machine.cpus.items():
+        packages.setdefault(spec.package, []).append(number)
+    for number, spec in machine.cpus.items():
+        neighbours = ",".join(str(neighbour) for neighbour in packages[spec.package])
+        write(cpu / f"cpu{number}/topology/core_siblings_list", f"{neighbours}\n")
         write(cpu / f"cpu{number}/topology/physical_package_id", f"{spec.package}\n")
         write(cpu / f"cpu{number}/topology/core_id", f"{spec.core}\n")
         write(cpu / f"cpu{number}/topology/thread_siblings_list", f"{spec.siblings}\n")
