@@ -161,7 +161,7 @@ def read_nvme(host: Host, pci: PciTree) -> tuple[Nvme, ...]:
                 pci_address=address,
                 model=_text_in(host, f"{directory}/model"),
                 driver=driver,
-                node=_node_of(pci, address),
+                node=pci.node(address) if address else None,
                 irqs=pci.irqs(address) if address else (),
             )
         )
@@ -187,7 +187,7 @@ def read_infiniband(host: Host, pci: PciTree) -> tuple[Infiniband, ...]:
                 name=name,
                 pci_address=address,
                 driver=driver_in(host.readlink(f"{directory}/device/driver")),
-                node=_node_of(pci, address),
+                node=pci.node(address) if address else None,
                 netdevs=tuple(sorted(netdevs, key=_natural)),
                 ports=tuple(_read_port(host, f"{directory}/ports/{port}", port) for port in ports),
                 irqs=pci.irqs(address) if address else (),
@@ -236,7 +236,7 @@ def _network_functions(
 
 
 def _same_node(pci: PciTree, gpu: PlacedGpu, address: str) -> bool:
-    return gpu.node is not None and gpu.node == _node_of(pci, address)
+    return gpu.node is not None and gpu.node == pci.node(address)
 
 
 def _read_nic(host: Host, pci: PciTree, name: str, address: str | None) -> Nic:
@@ -252,7 +252,7 @@ def _read_nic(host: Host, pci: PciTree, name: str, address: str | None) -> Nic:
         name=name,
         pci_address=address,
         driver=driver_in(host.readlink(f"{directory}/device/driver")),
-        node=_node_of(pci, address),
+        node=pci.node(address) if address else None,
         speed_mbps=None if speed in _SPEED_UNKNOWN else speed,
         link=link,
         sriov=_read_sriov(host, pci, address) if address else None,
@@ -310,11 +310,6 @@ def _is_representor(host: Host, name: str, on_the_same_function: int) -> bool:
     if on_the_same_function < 2:
         return False
     return _REPRESENTOR.fullmatch((host.read_text(f"{_NET}/{name}/phys_port_name", 4096) or "").strip()) is not None
-
-
-def _node_of(pci: PciTree, address: str | None) -> int | None:
-    device = pci.device(address) if address else None
-    return device.node if device else None
 
 
 def _text_in(host: Host, path: str) -> str | None:

@@ -93,6 +93,7 @@ class PciTree:
         self._names: dict[str, str] | None = None
         self._classes: dict[str, int | None] = {}
         self._devices: dict[str, PciDevice] = {}
+        self._nodes: dict[str, int | None] = {}
         self._vectors: dict[str, tuple[int, ...]] = {}
         self._misplaced: dict[int, list[str]] = {}
 
@@ -107,27 +108,34 @@ class PciTree:
 
     def device(self, address: str) -> PciDevice | None:
         """Return the device at ``address``; ``None`` when there is none."""
-        normalised = normalised_pci_address(address)
-        return self._read(normalised) if normalised in self._addresses() else None
+        known = self._known(address)
+        return self._read(known) if known else None
+
+    def node(self, address: str) -> int | None:
+        """Return the node of a device as sysfs knows it, and read nothing else."""
+        known = self._known(address)
+        if known is None:
+            return None
+        if known not in self._nodes:
+            self._nodes[known] = self._read_node(known)
+        return self._nodes[known]
 
     def irqs(self, address: str) -> tuple[int, ...]:
         """Return the numbers of a device's interrupts, ascending: its MSI and MSI-X vectors, else its INTx interrupt.
 
         A driver gets new numbers whenever it is loaded or its number of queues changes.
         """
-        normalised = normalised_pci_address(address)
-        if normalised not in self._addresses():
+        known = self._known(address)
+        if known is None:
             return ()
-        if normalised not in self._vectors:
-            self._vectors[normalised] = self._read_irqs(self._directory(normalised))
-        return self._vectors[normalised]
+        if known not in self._vectors:
+            self._vectors[known] = self._read_irqs(self._directory(known))
+        return self._vectors[known]
 
     def physical_function(self, address: str) -> str | None:
         """Return the address of the physical function that a virtual one belongs to; ``None`` for any other device."""
-        normalised = normalised_pci_address(address)
-        if normalised not in self._addresses():
-            return None
-        link = self._host.readlink(f"{self._directory(normalised)}/physfn")
+        known = self._known(address)
+        link = self._host.readlink(f"{self._directory(known)}/physfn") if known else None
         return normalised_pci_address((link or "").rpartition("/")[2])
 
     def path_kind(
@@ -176,6 +184,13 @@ class PciTree:
                     self._names[address] = name
         return self._names
 
+    def _known(self, address: str) -> str | None:
+        """Return the address as the kernel writes it; ``None`` for a device that is not there."""
+        if address in self._addresses():
+            return address
+        normalised = normalised_pci_address(address)
+        return normalised if normalised in self._addresses() else None
+
     def _directory(self, address: str) -> str:
         return f"{_DEVICES}/{self._addresses()[address]}"
 
@@ -192,13 +207,14 @@ class PciTree:
                 pci_class=self._class_of(address) or 0,
                 vendor=self._hex_in(f"{directory}/vendor"),
                 device=self._hex_in(f"{directory}/device"),
-                node=self._node_of(address, directory),
+                node=self.node(address),
                 driver=driver_in(self._host.readlink(f"{directory}/driver")),
                 path=_path_in(self._host.readlink(directory), address),
             )
         return self._devices[address]
 
-    def _node_of(self, address: str, directory: str) -> int | None:
+    def _read_node(self, address: str) -> int | None:
+        directory = self._directory(address)
         node = self._host.read_int(f"{directory}/numa_node")
         if node is None:
             return self._node_by_cpus(directory)

@@ -64,6 +64,7 @@ def test_a_device_that_is_not_there(tmp_path: Path) -> None:
     assert pci.device("0000:99:00.0") is None
     assert pci.device("eth0") is None
     assert pci.irqs("0000:99:00.0") == ()
+    assert pci.node("0000:99:00.0") is None
     assert pci.physical_function("0000:99:00.0") is None
     assert pci.path_kind("0000:43:00.0", "0000:99:00.0") is None
 
@@ -241,6 +242,7 @@ def test_nodes(tmp_path: Path, numa_node: int | None, files: dict[str, str], exp
     device = pci.device("0000:41:00.0")
     assert device is not None
     assert device.node == expected
+    assert pci.node("0000:41:00.0") == expected
     assert pci.warnings == []
 
 
@@ -253,6 +255,7 @@ def test_nodes_that_are_not_online(tmp_path: Path) -> None:
     pci = tree(tmp_path, add)
     assert pci.warnings == []
     assert {device.node for device in pci.devices(any_class)} == {None}
+    assert pci.node("0000:81:00.0") is None
     assert pci.warnings == [
         "sysfs puts the PCI device 0000:81:00.0 on node 2, which is not online (online: 0, 1): that is left out",
         (
