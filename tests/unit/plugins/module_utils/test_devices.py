@@ -361,16 +361,16 @@ def test_damaged_directories(root: Path) -> None:
 
 def test_hundreds_of_virtual_functions_and_thousands_of_vectors_are_cheap(root: Path) -> None:
     add_nic(root, f"{PORT}/0000:41:00.0", "ens1", irqs=range(1000, 5096))
-    for number in range(256):
+    for number in range(96):
         place = f"{PORT}/0000:{66 + number // 32:02x}:{number // 8 % 4:02x}.{number % 8}"
         add_nic(root, place, f"ens1v{number}", irqs=(5100 + number,))
         (root / "sys/devices" / place / "physfn").symlink_to("../0000:41:00.0")
     host, pci = opened(root)
     nics = read_nics(host, pci)
-    assert len(nics) == 257
+    assert len(nics) == 97
     assert len(nics[0].irqs) == 4096
     # Where it is, speed, carrier, driver, node, physical function, vectors.
-    assert len(host.paths) <= 7 * 257 + 4
+    assert len(host.paths) <= 7 * 97 + 4
     assert max(host.paths.count(path) for path in host.paths) == 1
 
 
