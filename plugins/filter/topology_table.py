@@ -13,7 +13,9 @@ version_added: 0.1.0
 author:
   - numapin.inference contributors (@numapin)
 description:
-  - Lays out what P(numapin.inference.numa_facts#module) found, as C(numactl -H) would, with the GPUs of every node.
+  - Lays out what P(numapin.inference.numa_facts#module) found, as C(numactl -H) and C(nvidia-smi topo -m) would,
+    together. GPUs are numbered by their PCI address. Virtual functions of network devices are left out, and so are
+    parts that were not gathered.
   - Memory is in MiB. What is unknown is shown as C(-).
 options:
   _input:
@@ -55,7 +57,7 @@ import typing as t
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
-from ansible_collections.numapin.inference.plugins.plugin_utils._tables import topology_table
+from ansible_collections.numapin.inference.plugins.plugin_utils._topology_table import topology_table
 
 
 def show(numa: object) -> str:

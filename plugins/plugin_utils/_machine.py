@@ -266,6 +266,11 @@ def _gpus(facts: t.Mapping[str, t.Any]) -> tuple[Gpu, ...]:
 
 def _entries(facts: t.Mapping[str, t.Any], key: str) -> list[t.Mapping[str, t.Any]]:
     value = facts.get(key)
+    if value is None and key in ("cpus", "gpus") and key in facts:
+        raise FactsError(
+            f"the topology facts (ansible_facts['numa']) were gathered without {key}, which planning needs: let"
+            " numapin.inference.numa_facts gather cpus and gpus (by default it gathers everything)"
+        )
     if not isinstance(value, (list, tuple)) or not all(isinstance(entry, t.Mapping) for entry in value):
         raise _broken(key, value, "a list of dictionaries")
     return list(value)

@@ -39,6 +39,7 @@ from ansible_collections.numapin.inference.plugins.plugin_utils._models import (
     join_problems,
     parse_models,
 )
+from ansible_collections.numapin.inference.plugins.plugin_utils._query import Query, QueryError
 
 FIRST_FREE_PORT = 8000
 PORTS_PER_BLOCK = 16
@@ -244,20 +245,12 @@ def _wish(model: Model, machine: Machine) -> _Wish:
 
 def _select(model: Model, gpus: t.Sequence[Gpu]) -> tuple[Gpu, ...]:
     """The GPUs that the model's JMESPath expression picks."""
-    try:
-        import jmespath
-        from jmespath.exceptions import JMESPathError
-    except ImportError as exc:
-        raise _Refused(
-            f"model {model.name!r} has a `gpus` selector, which needs the Python library jmespath on the controller."
-            " Install it into Ansible's environment (`pip install jmespath`), or leave `gpus` out to use all GPUs."
-        ) from exc
     told = f"model {model.name!r}: the selector `gpus: {model.gpus}`"
     example = "Use a filter over the list, such as `[?memory_total_mib >= `80000`]` or `[?node == `0`]`."
     try:
-        picked = jmespath.search(model.gpus, [gpu.facts for gpu in gpus])
-    except (JMESPathError, ValueError, TypeError) as exc:
-        raise _Refused(f"{told} is not valid JMESPath: {' '.join(str(exc).split())}. {example}") from exc
+        picked = Query(str(model.gpus)).search([gpu.facts for gpu in gpus])
+    except QueryError as exc:
+        raise _Refused(f"{told} {exc}. {example}") from exc
     if not isinstance(picked, list):
         raise _Refused(f"{told} gives {picked!r:.60} instead of a list of GPUs. {example}")
     keys = set()
@@ -303,9 +296,8 @@ def _refuse_unaddressable(model: Model, gpus: t.Sequence[Gpu]) -> None:
         first = nowhere[0]
         problems.append(
             f"the NUMA node of {_labels(nowhere)} is not known: neither the firmware nor the driver says it. Find it"
-            " (`nvidia-smi topo -m`, the board's manual) and set it as root on the host with"
-            f" `echo NODE > /sys/bus/pci/devices/{first.pci_address}/numa_node` (until the next boot; for good in the"
-            f" firmware or the virtual machine's definition), {instead}"
+            " (`nvidia-smi topo -m`, the board's manual) and say it in the inventory, for every GPU, as in"
+            f' `vllm_gpu_node_overrides: {{"{first.pci_address}": 0}}`, {instead}'
         )
     if problems:
         raise _Refused(f"model {model.name!r} cannot use its GPUs: {'. Also: '.join(problems)}.")

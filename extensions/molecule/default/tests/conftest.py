@@ -31,7 +31,8 @@ class Site:
     plans: dict[str, dict[str, t.Any]]
     url: str
     model: str
-    api_key: str
+    # A failing test prints its arguments.
+    api_key: str = dataclasses.field(repr=False)
     api_key_path: pathlib.Path
 
     def instances(self) -> list[tuple[str, dict[str, t.Any]]]:

@@ -12,8 +12,9 @@ import pytest
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.numapin.inference.plugins.filter.topology_table import FilterModule
+from ansible_collections.numapin.inference.plugins.module_utils._facts import gather
+from ansible_collections.numapin.inference.plugins.module_utils._gpus import GpuSources
 from ansible_collections.numapin.inference.plugins.module_utils._host import Host
-from ansible_collections.numapin.inference.plugins.modules.numa_facts import gather
 from ansible_collections.numapin.inference.tests.unit.plugins.module_utils import trees
 
 if t.TYPE_CHECKING:
@@ -22,7 +23,7 @@ if t.TYPE_CHECKING:
 
 def test_the_filter_shows_a_table(tmp_path: Path) -> None:
     show = FilterModule().filters()["topology_table"]
-    table = show(gather(Host(str(trees.lay_out(tmp_path, trees.two_sockets()))), None))
+    table = show(gather(Host(str(trees.lay_out(tmp_path, trees.two_sockets()))), frozenset({"cpus"}), {}, GpuSources()))
     assert table.splitlines()[2] == "   0  cpu and memory  0            4  0-3            65536     61440     0"
 
 

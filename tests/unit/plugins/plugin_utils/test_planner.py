@@ -604,7 +604,7 @@ def test_gpus_wanted_where_there_are_none(keys: Facts, asked: str) -> None:
 def test_a_gpu_whose_node_is_unknown() -> None:
     text = refusal(machine({0: "0-3", 1: "4-7"}, [gpu(0, 0), gpu(1, None)]), model())
     assert f"the NUMA node of NVIDIA H100 0000:11:00.0 {uuid(1)} is not known" in text
-    assert "echo NODE > /sys/bus/pci/devices/0000:11:00.0/numa_node" in text
+    assert '`vllm_gpu_node_overrides: {"0000:11:00.0": 0}`' in text
     assert "`gpus` selector" in text
     assert uuid(0) not in text
 
