@@ -213,7 +213,9 @@ def _matrix_in(text: str, known: t.Container[int], warnings: list[str]) -> dict[
     if not rows:
         warnings.append("nvidia-smi topo -m prints no matrix of GPUs that is known: links and affinities are unknown")
     if odd:
-        warnings.append(f"nvidia-smi topo -m prints links that are not known: {', '.join(sorted(set(odd)))[:120]!r}")
+        warnings.append(
+            f"nvidia-smi topo -m prints links that are not known: {', '.join(map(repr, sorted(set(odd))))[:120]}"
+        )
     return rows
 
 

@@ -56,9 +56,12 @@ AFFINITY_SCOPE_NODE = 0
 MIG_ENABLED = 1  # NVML_DEVICE_MIG_ENABLE
 LINK_ACTIVE = 1  # NVML_FEATURE_ENABLED
 REMOTE_GPU = 0  # NVML_NVLINK_DEVICE_TYPE_GPU
+REMOTE_NPU = 1  # NVML_NVLINK_DEVICE_TYPE_IBMNPU: a POWER processor
 REMOTE_SWITCH = 2  # NVML_NVLINK_DEVICE_TYPE_SWITCH
+REMOTE_UNKNOWN = 255  # NVML_NVLINK_DEVICE_TYPE_UNKNOWN
 P2P_NVLINK = 2  # NVML_P2P_CAPS_INDEX_NVLINK
 P2P_OK = 0  # NVML_P2P_STATUS_OK
+P2P_UNKNOWN = 6  # NVML_P2P_STATUS_UNKNOWN, the highest
 # nvmlGpuTopologyLevel_t; two GPUs on one board (INTERNAL) have its bridge between them.
 TOPOLOGY_PATHS = {0: "PIX", 10: "PIX", 20: "PXB", 30: "PHB", 40: "NODE", 50: "SYS"}
 
@@ -174,11 +177,12 @@ def _reap(child: int) -> str:
 
 
 class _Links(t.NamedTuple):
-    """The active NVLinks of one GPU: per GPU at the other end, to switches, and to what cannot be told."""
+    """The active NVLinks of one GPU: how many to each other GPU, to switches, and to what is no GPU of this host."""
 
     to_gpus: dict[str, int]
     to_switches: int
-    to_unknown: int
+    to_others: int
+    are_located: bool  # False: some lead to a GPU, and NVML does not say to which
 
 
 class _Reader:
@@ -273,14 +277,15 @@ class _Reader:
         """Return where the active NVLinks of one GPU lead; ``None`` when it does not tell which are active."""
         ask = self._calls.ask
         to_gpus: dict[str, int] = {}
-        to_switches = to_unknown = 0
+        to_switches = to_others = 0
+        are_located = True
         for link in range(_LINK_LIMIT):
             state = ask(
                 "nvmlDeviceGetNvLinkState",
                 address,
                 handle,
                 link,
-                read=_number,
+                read=_link_state,
                 codes={NOT_SUPPORTED: "none", INVALID_ARGUMENT: "last"},
             )
             if state is None:
@@ -294,38 +299,42 @@ class _Reader:
                 # A board has switches or it has not: the other links lead there too.
                 to_switches += 1
                 continue
-            remote_type = ask("nvmlDeviceGetNvLinkRemoteDeviceType", address, handle, link, read=_number)
+            remote_type = ask("nvmlDeviceGetNvLinkRemoteDeviceType", address, handle, link, read=_remote_type)
             if remote_type == REMOTE_SWITCH:
                 to_switches += 1
-            elif remote_type in (REMOTE_GPU, None):
+            elif remote_type != REMOTE_NPU:
                 remote = ask("nvmlDeviceGetNvLinkRemotePciInfo", address, handle, link, read=_address_of)
-                if remote is None or (remote_type is None and remote not in gpus):
-                    to_unknown += 1
-                else:
+                if remote is None:
+                    are_located = False
+                elif remote in gpus:
                     to_gpus[remote] = to_gpus.get(remote, 0) + 1
-        return _Links(to_gpus, to_switches, to_unknown)
+                elif remote_type != REMOTE_GPU:
+                    to_others += 1
+        return _Links(to_gpus, to_switches, to_others, are_located)
 
     def _between(
         self, first: str, second: str, ends: t.Mapping[str, _Links | None], handles: tuple[t.Any, t.Any]
     ) -> int | None:
         """Return the number of active NVLinks between two GPUs, as ``nvidia-smi topo -m`` counts them."""
-        one, other = ends[first], ends[second]
-        if one is None and other is None:
-            return None
-        seen = [links.to_gpus.get(peer, 0) for links, peer in ((one, second), (other, first)) if links is not None]
-        if any(seen):
+        known = [
+            (links, peer)
+            for links, peer in ((ends[first], second), (ends[second], first))
+            if links is not None and links.are_located
+        ]
+        direct = [links.to_gpus.get(peer, 0) for links, peer in known]
+        if any(direct):
             # A link has two ends, and is there when both say so.
-            return min(seen)
-        shared = [links.to_switches + links.to_unknown for links in (one, other) if links is not None]
+            return min(direct)
+        shared = [links.to_switches + links.to_others for links, _peer in known]
         if not all(shared):
             return 0
-        if one is None or other is None:
+        if len(known) < 2:
             return None
         # Machines with several boards have switches that do not reach one another.
         pair = f"{first} with {second}"
-        status = self._calls.ask("nvmlDeviceGetP2PStatus", pair, *handles, P2P_NVLINK, read=_number)
-        if status is None:
-            return min(one.to_switches, other.to_switches) or None
+        status = self._calls.ask("nvmlDeviceGetP2PStatus", pair, *handles, P2P_NVLINK, read=_p2p_status)
+        if status in (None, P2P_UNKNOWN):
+            return min(links.to_switches for links, _peer in known) or None
         return min(shared) if status == P2P_OK else 0
 
 
@@ -388,7 +397,8 @@ def _is_answer(_nothing: t.Any) -> bool:
 
 
 def _number(value: t.Any) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+    # No count of anything, and no size in bytes, is larger.
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53:
         return value
     raise ValueError(f"the answer is {value!r:.60}, which is not a count or a code")
 
@@ -400,7 +410,25 @@ def _node(value: t.Any) -> int | None:
 
 def _mig_mode(value: t.Any) -> bool:
     current, _pending = value
-    return _number(current) == MIG_ENABLED
+    return _one_of((0, MIG_ENABLED), current) == MIG_ENABLED
+
+
+def _link_state(value: t.Any) -> int:
+    return _one_of((0, LINK_ACTIVE), value)
+
+
+def _remote_type(value: t.Any) -> int:
+    return _one_of((REMOTE_GPU, REMOTE_NPU, REMOTE_SWITCH, REMOTE_UNKNOWN), value)
+
+
+def _p2p_status(value: t.Any) -> int:
+    return _one_of(range(P2P_UNKNOWN + 1), value)
+
+
+def _one_of(allowed: t.Container[int], value: t.Any) -> int:
+    if _number(value) not in allowed:
+        raise ValueError(f"the answer is {value}, which means nothing")
+    return int(value)
 
 
 def _path(level: t.Any) -> str:
@@ -410,7 +438,14 @@ def _path(level: t.Any) -> str:
 
 
 def _ids(words: t.Iterable[int]) -> str:
-    return format_cpulist(ids_from_words(_number(word) for word in words))
+    # Masks are unsigned words, of which every bit counts.
+    return format_cpulist(ids_from_words(_word(word) for word in words))
+
+
+def _word(value: t.Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << _WORD_BITS:
+        return value
+    raise ValueError(f"the answer holds {value!r:.60}, which is not a word of {_WORD_BITS} bits")
 
 
 def _address_of(pci_info: t.Any) -> str:
