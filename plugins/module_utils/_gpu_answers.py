@@ -27,8 +27,8 @@ NVML = "nvml"
 NVIDIA_SMI = "nvidia_smi"
 # From near to far, as `nvidia-smi topo -m` names them.
 PATHS = ("PIX", "PXB", "PHB", "NODE", "SYS")
-# No machine has as many GPUs, MIG devices or links: what is above is damage.
-HIGHEST_COUNT = 1024
+# No machine has as many GPUs: what is above is damage, and links are as many as the square of it.
+HIGHEST_COUNT = 256
 _TEXT_LIMIT = 2048
 
 
@@ -98,8 +98,8 @@ def from_plain(value: object) -> GpuAnswers:
     source = top["source"]
     if source not in (None, NVML, NVIDIA_SMI):
         raise _wrong("source", source, f"{NVML}, {NVIDIA_SMI} or null")
-    if not isinstance(top["gpus"], dict):
-        raise _wrong("gpus", top["gpus"], "an object with a PCI address for each GPU")
+    if not isinstance(top["gpus"], dict) or len(top["gpus"]) > HIGHEST_COUNT:
+        raise _wrong("gpus", top["gpus"], f"an object with a PCI address for each of at most {HIGHEST_COUNT} GPUs")
     gpus = {_address(address, "gpus"): _gpu(gpu, f"gpus.{address}") for address, gpu in top["gpus"].items()}
     links = {}
     for index, link in enumerate(_list(top["links"], "links")):

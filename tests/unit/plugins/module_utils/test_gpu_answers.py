@@ -68,6 +68,7 @@ DAMAGE: list[tuple[tuple[t.Any, ...], t.Any, str]] = [
     ((), [], "the answers is [], and not an object"),
     (("source",), "sysfs", "source is 'sysfs', and not nvml, nvidia_smi or null"),
     (("gpus",), [], "gpus is [], and not an object with a PCI address"),
+    (("gpus",), dict.fromkeys(range(257)), "and not an object with a PCI address for each of at most 256 GPUs"),
     (("gpus", "17:00.0"), {}, "gpus is '17:00.0', and not a PCI address such as 0000:17:00.0"),
     (("gpus", FIRST), {"uuid": "x"}, "gpus.0000:17:00.0 is {'uuid': 'x'}, and not an object with exactly"),
     (("gpus", FIRST, "uuid"), 7, "gpus.0000:17:00.0.uuid is 7, and not text"),

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import time
 import typing as t
 from dataclasses import replace
 
@@ -439,8 +440,6 @@ def test_nobody_answers(tmp_path: Path, error: ImportError) -> None:
 def test_nvml_that_hangs_is_not_followed_by_nvidia_smi(tmp_path: Path) -> None:
     class Hanging:
         def nvmlInit(self) -> None:
-            import time
-
             time.sleep(60)
 
     sources = GpuSources(Hanging, smi_that_fails, None, 0.3)
