@@ -83,6 +83,10 @@ unit: $(ENVIRONMENT) $(DEV) ## unit tests with plain pytest
 nginx: $(ENVIRONMENT) $(DEV) ## the balancer's configuration in a real nginx, on loopback
 	@$(STEP) 10m "pytest: the balancer in a real nginx" tools/nginx pytest -q tests/nginx
 
+.PHONY: fuzz
+fuzz: $(ENVIRONMENT) $(DEV) ## 10,000 randomly damaged trees: facts or a clear error, in 1 s and 200 MiB each
+	@$(STEP) 15m "damaged trees" $(BIN)/python tests/fuzz/damaged_trees.py
+
 .PHONY: collection sanity units integration molecule
 collection: $(ENVIRONMENT)
 	@$(STEP) 2m "ansible-galaxy: build and install the collection" tools/ansible-test install
@@ -120,3 +124,8 @@ $(ENVIRONMENT):
 
 $(DEV):
 	@mkdir -p $(@D) && ln -sfn ../../../.. $@
+
+.PHONY: lab-facts
+lab-facts: $(ENVIRONMENT) $(DEV) ## numa_facts against numactl, lscpu and lspci, on virtual machines of four shapes
+	@$(STEP) 15m "lab: packages and image" python3 tests/lab prepare
+	@$(STEP) 15m "lab: facts of four machines and of this one" pytest -q -s tests/lab

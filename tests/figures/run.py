@@ -8,6 +8,7 @@ Usage: ``python tests/figures/run.py [NAME...]`` (all registered figures by defa
 
 A figure is a command that measures one thing on this machine and prints, as the last line of its output, a JSON object
 ``{"value": NUMBER, "detail": "..."}``. Registering it in ``FIGURES`` gives it a name, a unit, a goal and a time limit.
+Figures of one command are measured together when it prints ``{"values": {NAME: NUMBER, ...}, "detail": "..."}``.
 build/figures.json holds a list of ``{name, value, unit, goal, met, detail, command, seconds}``; ``value`` and ``met``
 are null for one that could not be measured. The exit status is 1 when a goal is missed or a figure was not measured.
 """
@@ -54,13 +55,41 @@ class Figure:
         return (self.at_most is None or value <= self.at_most) and (self.at_least is None or value >= self.at_least)
 
 
+HERE = ("python", "tests/figures/facts_speed.py", "here", "--rounds", "8")
+BIG_TREE = ("python", "tests/figures/facts_speed.py", "big-tree", "--rounds", "8")
+FLEET = ("python", "tests/figures/facts_speed.py", "fleet", "--rounds", "3")
+PING = "times the wall time of ansible.builtin.ping"
+
 FIGURES = (
+    Figure(name="numa_facts_over_ping", unit=PING, command=HERE, limit_seconds=300, at_most=1.2),
     Figure(
-        name="numa_facts_over_ping",
-        unit="times the wall time of ansible.builtin.ping",
-        command=("python", "tests/figures/facts_over_ping.py", "--rounds", "8"),
+        name="numa_facts_over_setup",
+        unit="times the wall time of ansible.builtin.setup with gather_subset hardware",
+        command=HERE,
         limit_seconds=300,
-        at_most=1.5,
+        at_most=0.5,
+    ),
+    # 2 packages, 8 nodes, 768 CPUs, 16 GPUs, 4096 interrupt vectors.
+    Figure(name="big_tree_over_ping", unit=PING, command=BIG_TREE, limit_seconds=300, at_most=2.0),
+    Figure(
+        name="big_tree_growth",
+        unit="times the time above ping for twice the tree (2 within noise)",
+        command=BIG_TREE,
+        limit_seconds=300,
+        at_most=2.2,
+    ),
+    Figure(
+        name="fleet_seconds_per_host",
+        unit="s for each of 200 simulated hosts on one controller",
+        command=FLEET,
+        limit_seconds=900,
+    ),
+    Figure(
+        name="fleet_growth",
+        unit="times the time per host, 200 hosts against 50",
+        command=FLEET,
+        limit_seconds=900,
+        at_most=1.2,
     ),
 )
 
@@ -69,8 +98,8 @@ class NotMeasuredError(Exception):
     """A figure's command failed, ran out of time or printed something else than its value."""
 
 
-def run_command(figure: Figure) -> tuple[float, str]:
-    """Run a figure's command and return its value and detail."""
+def run_command(figure: Figure) -> dict[str, t.Any]:
+    """Run a figure's command and return what it printed last."""
     command = [sys.executable if figure.command[0] == "python" else figure.command[0], *figure.command[1:]]
     try:
         done = subprocess.run(
@@ -91,18 +120,50 @@ def run_command(figure: Figure) -> tuple[float, str]:
     last_line = (done.stdout.strip().splitlines() or [""])[-1]
     try:
         answer = json.loads(last_line)
-        return float(answer["value"]), str(answer.get("detail", ""))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise NotMeasuredError(f'its last line is not {{"value": NUMBER}}: {last_line!r}') from error
+    except ValueError as error:
+        raise NotMeasuredError(f"its last line is no JSON: {last_line!r}") from error
+    if not isinstance(answer, dict):
+        raise NotMeasuredError(f"its last line is no JSON object: {last_line!r}")
+    return answer
 
 
-def measure(figure: Figure) -> dict[str, t.Any]:
+def value_in(answer: dict[str, t.Any], name: str) -> float:
+    """Return a figure's value in what its command printed."""
+    try:
+        return float(answer["values"][name] if "values" in answer else answer["value"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise NotMeasuredError(
+            f'its last line is neither {{"value": NUMBER}} nor {{"values": {{"{name}": NUMBER}}}}: {answer}'
+        ) from error
+
+
+class Measurements:
+    """What the commands of this run printed, each run once however many figures it measures."""
+
+    def __init__(self) -> None:
+        self._answers: dict[tuple[str, ...], dict[str, t.Any] | NotMeasuredError] = {}
+
+    def of(self, figure: Figure) -> dict[str, t.Any]:
+        """Return what the figure's command printed; raises ``NotMeasuredError``."""
+        if figure.command not in self._answers:
+            try:
+                self._answers[figure.command] = run_command(figure)
+            except NotMeasuredError as error:
+                self._answers[figure.command] = error
+        answer = self._answers[figure.command]
+        if isinstance(answer, NotMeasuredError):
+            raise answer
+        return answer
+
+
+def measure(figure: Figure, measurements: Measurements) -> dict[str, t.Any]:
     """Measure one figure and return its entry of build/figures.json."""
     started = time.monotonic()
     value: float | None
     met: bool | None
     try:
-        value, detail = run_command(figure)
+        answer = measurements.of(figure)
+        value, detail = value_in(answer, figure.name), str(answer.get("detail", ""))
         met = figure.met_by(value)
     except NotMeasuredError as error:
         value, met, detail = None, None, str(error)
@@ -146,9 +207,10 @@ def main() -> None:
         return
 
     entries = []
+    measurements = Measurements()
     for name in arguments.names or known:
         print(f"{name}: measuring, at most {known[name].limit_seconds} s", flush=True)
-        entry = measure(known[name])
+        entry = measure(known[name], measurements)
         entries.append(entry)
         verdict = {True: "met", False: "MISSED", None: "NOT MEASURED"}[entry["met"]]
         shown = "" if entry["value"] is None else f"{entry['value']:g} "
