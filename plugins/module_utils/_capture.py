@@ -409,13 +409,11 @@ def take_capture(host: RecordingHost, sources: GpuSources, identifiers: bool = F
 
     entries: dict[str, Entry] = {}
     for path, entry in sorted(host.recorded().items()):
-        if (
-            not identifiers
-            and entry.kind == "file"
-            and entry.text
-            and _IDENTIFYING_NAME.fullmatch(path.rpartition("/")[2])
-        ):
-            left_out.append(f"{path}: it holds nothing but an identifier")
+        if _is_virtual_interface(path, entry):
+            continue
+        reason = _why_not(path, entry, identifiers)
+        if reason is not None:
+            left_out.append(f"{path}: {reason}")
             continue
         if entry.kind == "file":
             entry = Entry("file", _kept(path, entry.text), entry.mode)
@@ -434,6 +432,7 @@ def take_capture(host: RecordingHost, sources: GpuSources, identifiers: bool = F
             warnings.append("the host's name is also a word of its kernel, firmware or GPUs: it was not looked for")
         scrubber = Scrubber(host_names, components)
         entries = _scrubbed(entries, scrubber)
+        left_out = [scrubber.text(text, NAMES) for text in left_out]
         redactions = scrubber.redactions()
     release = entries.get(RELEASE_PATH)
     entries[DESCRIPTION_PATH] = Entry(

@@ -176,7 +176,7 @@ def contents(capture: _capture.Capture) -> list[dict[str, t.Any]]:
     rows: dict[str, dict[str, t.Any]] = {}
     for path, entry in sorted(capture.entries.items()):
         if entry.kind == "file":
-            directory = "/".join(path.split("/")[:-1][:4])
+            directory = "/".join(path.split("/")[:-1][:4]) or "/"
             row = rows.setdefault(directory, {"directory": directory, "files": 0, "size_bytes": 0})
             row["files"] += 1
             row["size_bytes"] += len(entry.text.encode("utf-8", "surrogateescape"))

@@ -206,6 +206,40 @@ def test_only_what_is_read_is_taken(tmp_path: Path) -> None:
     assert found["sys/fs/cgroup/cpu.stat"][1] == b""
 
 
+def test_what_is_left_out_although_it_was_read(tmp_path: Path) -> None:
+    root = telling_machine(tmp_path / "machine")
+    serial = f"sys/class/net/{INTERFACE}/serial"
+    trees.write(root / serial, "S6XNNA0R\n")
+    trees.write(root / "proc/1/environ", "TOKEN=swordfish\0")
+    # A name that was listed is no identifier.
+    trees.write(root / "sys/fs/cgroup/serial", "")
+    for identifiers in (False, True):
+        host = RecordingHost(str(root))
+        assert host.read_text(f"/{serial}")
+        assert host.read_text("/proc/1/environ")
+        capture = take_capture(host, NO_SOURCES, identifiers)
+        everything = b"".join(content for _member, content in members(capture).values())
+        assert b"swordfish" not in everything
+        assert (b"S6XNNA0R" in everything) == identifiers
+        left_out = ["/proc/1/environ: it can hold secrets"]
+        if not identifiers:
+            place = f"/sys/devices/{device_trees.UPSTREAM}/0000:42:01.0/0000:44:00.0/net/enx1/serial"
+            left_out.append(f"{place}: it holds nothing but an identifier")
+        assert list(capture.left_out) == left_out
+        assert "sys/fs/cgroup/serial" in members(capture)
+
+
+def test_interfaces_without_hardware_are_left_out(tmp_path: Path) -> None:
+    root = trees.lay_out(tmp_path / "machine", trees.two_sockets())
+    trees.write(root / "sys/devices/virtual/net/veth1234567/operstate", "up\n")
+    (root / "sys/class/net").mkdir(parents=True)
+    (root / "sys/class/net/veth1234567").symlink_to("../../devices/virtual/net/veth1234567")
+    (root / "sys/class/net/eth0").symlink_to("../../devices/pci0000:00/0000:00:03.0/net/eth0")
+    capture = capture_of(root)
+    assert [path for path in capture.entries if "/net/" in path] == ["/sys/class/net/eth0"]
+    assert read_back(capture, tmp_path / "archive") == capture.facts
+
+
 def test_interrupts_and_their_modes(tmp_path: Path) -> None:
     root = trees.lay_out(tmp_path / "machine", trees.two_sockets())
     for number, mode in ((41, 0o444), (42, 0o644)):
