@@ -154,8 +154,9 @@ class _Reader:
         text = self._host.read_text(path)
         if text is None:
             return None
-        if text.strip() == "(null)":
-            # nohz_full on kernels that can, without the boot parameter: there is no mask to print.
+        # nohz_full on kernels that can, without the boot parameter: there is no mask to print, and some print a NUL.
+        text = text.strip("\0 \n")
+        if text == "(null)":
             return ""
         try:
             return format_cpulist(parse_cpulist(text))

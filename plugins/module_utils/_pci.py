@@ -274,7 +274,7 @@ def _path_in(link: str | None, address: str) -> tuple[str, ...]:
     Host bridges are at the top (``devices/pci0000:40``), on a platform bus (``platform/40000000.pcie/pci0000:00``),
     below Hyper-V's (``VMBUS:01/.../pci1a2b:00``), or below a PCI device (VMD: ``0000:80:05.5/pci10000:e0``).
     """
-    parts = (link or "").split("/")
+    parts = (link or "").rstrip("/").split("/")
     if normalised_pci_address(parts[-1]) != address:
         return ()
     above = tuple(part for part in parts[:-1] if _HOST_BRIDGE.fullmatch(part) or _ADDRESS.fullmatch(part))

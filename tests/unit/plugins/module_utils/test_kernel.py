@@ -102,7 +102,7 @@ def test_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     # "(null)": a kernel that can, started without the parameter.
-    [("\n", ""), ("", ""), (" (null)\n", ""), ("(null)\n", ""), ("1,3-5\n", "1,3-5"), ("3,1\n", "1,3")],
+    [("\n", ""), ("", ""), (" (null)\n", ""), ("(null)\n", ""), ("\0", ""), ("1,3-5\n", "1,3-5"), ("3,1\n", "1,3")],
 )
 def test_isolated_cpus(tmp_path: Path, text: str, expected: str) -> None:
     files = {"sys/devices/system/cpu/isolated": text, "sys/devices/system/cpu/nohz_full": text}

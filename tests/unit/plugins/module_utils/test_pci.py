@@ -202,6 +202,16 @@ def test_directories_in_place_of_links(tmp_path: Path) -> None:
     assert pci.path_kind("0000:41:00.0", "0000:81:00.0") == "SYS"
 
 
+def test_a_slash_at_the_end_of_a_link(tmp_path: Path) -> None:
+    # As hwloc's tree 2pa-pcidomain32bits has it.
+    pci = tree(tmp_path, one("pci10000:00/10000:00:04.0"))
+    link = tmp_path / "sys/bus/pci/devices/10000:00:04.0"
+    target = os.readlink(link)
+    link.unlink()
+    link.symlink_to(f"{target}/")
+    assert [device.path for device in pci.devices(any_class)] == [("pci10000:00",)]
+
+
 @pytest.mark.parametrize(
     "target", ["", "/", "nowhere", "../../../devices/0000:41:00.0", "../pci0000:40/0000:42:00.0", "."]
 )
