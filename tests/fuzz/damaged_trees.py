@@ -64,8 +64,8 @@ COUNT = 10_000
 LIMIT_SECONDS = 1.0
 LIMIT_MIB = 200
 # Where a case that does not end is interrupted, to say where it was, and where its process is killed.
-INTERRUPT_SECONDS = 5
-KILL_SECONDS = 20
+INTERRUPT_SECONDS = 10
+KILL_SECONDS = 30
 # Keeps a case that asks for all memory there is from taking it.
 ADDRESS_SPACE_MIB = 2048
 WORKERS = 2
@@ -89,10 +89,11 @@ class Outcome:
     seconds: float = 0.0
     mib: float = 0.0
     problems: list[str] = field(default_factory=list)
+    was_stopped: bool = False
 
     @property
     def over_a_limit(self) -> bool:
-        return self.seconds > LIMIT_SECONDS or self.mib > LIMIT_MIB
+        return self.was_stopped or self.seconds > LIMIT_SECONDS or self.mib > LIMIT_MIB
 
 
 class InterruptedCase(BaseException):
@@ -189,7 +190,11 @@ class Case:
         parts = _facts.PARTS if rng.random() < 0.9 else rng.sample(_facts.PARTS, rng.randrange(len(_facts.PARTS)))
         overrides = {}
         if rng.random() < 0.05:
-            overrides = {rng.choice(("0000:17:00.0", "0000:1f:00.0", "GPU-0")): rng.choice((0, 1, 99))}
+            overrides = {
+                rng.choice(("0000:17:00.0", "0000:1f:00.0", "GPU-00000000-0000-4000-8000-000000000000")): rng.choice(
+                    (0, 1, 99)
+                )
+            }
         count = rng.choice((1, 1, 1, 1, 2, 2, 3, 5, 10, 40))
         return cls(number, rng.choice(bases), _facts.wanted_parts(list(parts) or ["all"]), overrides, count, rng)
 
@@ -237,6 +242,7 @@ def judge(outcome: Outcome, tree: damages.Tree, case: Case) -> None:
     except NumapinError as error:
         outcome.kind, outcome.message = "error", str(error)
     except InterruptedCase:
+        outcome.was_stopped = True
         outcome.problems.append(
             f"not done after {INTERRUPT_SECONDS} s; it was here:\n{traceback.format_exc(limit=-12)}"
         )
@@ -373,7 +379,8 @@ class Worker:
         if not trouble:
             return None
         self.stop()
-        return Outcome(case, "?", [], problems=[f"{trouble} (exit status {self._process.exitcode})"])
+        told = f"{trouble} (exit status {self._process.exitcode})"
+        return Outcome(case, "?", [], problems=[told], was_stopped=True)
 
     @property
     def is_alive(self) -> bool:
@@ -430,7 +437,7 @@ class Run:
                 worker.stop()
 
     def _take(self, outcome: Outcome, tried: int) -> None:
-        if (outcome.over_a_limit or outcome.base == "?") and tried < CONFIRMATIONS:
+        if outcome.over_a_limit and tried < CONFIRMATIONS:
             self.repeated += 1
             self._pending.append((outcome.case, tried + 1))
             return

@@ -16,8 +16,8 @@ import typing as t
 
 PARTS = ("cpus", "memory", "gpus", "links", "nics", "nvme", "infiniband", "kernel")
 PATHS = ("PIX", "PXB", "PHB", "NODE", "SYS")
-# 64-bit counters of the kernel; a number above that was not checked by anybody.
-HIGHEST_COUNT = 2**64
+# The kernel counts in 64 bits, which is 20 digits; a number above that was not checked by anybody.
+HIGHEST_COUNT = 10**20 - 1
 # The cpulist of every second of 65536 CPUs is the longest text that makes sense.
 TEXT_LIMIT = 200_000
 # A warning is read by a person.
@@ -174,20 +174,19 @@ _gpu_link = _record(
     source=_one_of("nvml", "nvidia_smi", "sysfs", "unknown"),
 )
 _mig_device = _record(uuid=_or_null(_name), name=_or_null(_name), memory_total_mib=_or_null(_integer(1)))
-_gpu = _record(
-    uuid=_or_null(_name),
-    pci_address=_pci,
-    name=_or_null(_name),
-    vendor=_one_of("nvidia", "amd", "intel"),
-    memory_total_mib=_or_null(_integer(1)),
-    node=_or_null(_id),
-    node_source=_one_of("nvml", "nvidia_smi", "sysfs", "override", "unknown"),
-    memory_node=_or_null(_id),
-    cpus=_or_null(_cpulist),
-    source=_one_of("nvml", "nvidia_smi", "sysfs"),
-    mig=_record(enabled=_or_null(_boolean), devices=_list_of(_mig_device)),
-    links=_list_of(_gpu_link),
-)
+_gpu_fields: dict[str, Check] = {
+    "uuid": _or_null(_name),
+    "pci_address": _pci,
+    "name": _or_null(_name),
+    "vendor": _one_of("nvidia", "amd", "intel"),
+    "memory_total_mib": _or_null(_integer(1)),
+    "node": _or_null(_id),
+    "node_source": _one_of("nvml", "nvidia_smi", "sysfs", "override", "unknown"),
+    "memory_node": _or_null(_id),
+    "cpus": _or_null(_cpulist),
+    "source": _one_of("nvml", "nvidia_smi", "sysfs"),
+    "mig": _record(enabled=_or_null(_boolean), devices=_list_of(_mig_device)),
+}
 _nic = _record(
     name=_name,
     pci_address=_or_null(_pci),
@@ -260,6 +259,7 @@ def _facts(parts: frozenset[str]) -> Check:
         hugepages=part("memory", _list_of(_hugepages, ascending_by="size_kib")),
         numastat=part("memory", _or_null(_numastat)),
     )
+    gpu = _record(**_gpu_fields, links=part("links", _list_of(_gpu_link)))
     domain = _record(cpus=_cpulist, level=_count, size_kib=_or_null(_integer(1)), nodes=_list_of(_id))
     pairs = "gpus" in parts and ("nics" in parts or "infiniband" in parts)
     return _record(
@@ -270,7 +270,7 @@ def _facts(parts: frozenset[str]) -> Check:
         offline_cpus=_or_null(_cpulist),
         llc_domains=part("cpus", _list_of(domain)),
         packages=part("cpus", _list_of(_record(id=_or_null(_count), cpus=_cpulist, nodes=_list_of(_id)))),
-        gpus=part("gpus", _list_of(_gpu, ascending_by="pci_address")),
+        gpus=part("gpus", _list_of(gpu, ascending_by="pci_address")),
         nics=part("nics", _list_of(_nic)),
         nvme=part("nvme", _list_of(_nvme)),
         infiniband=part("infiniband", _list_of(_infiniband)),
