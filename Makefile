@@ -87,6 +87,11 @@ nginx: $(ENVIRONMENT) $(DEV) ## the balancer's configuration in a real nginx, on
 fuzz: $(ENVIRONMENT) $(DEV) ## 10,000 randomly damaged trees: facts or a clear error, in 1 s and 200 MiB each
 	@$(STEP) 15m "damaged trees" $(BIN)/python tests/fuzz/damaged_trees.py
 
+.PHONY: oracle
+oracle: $(ENVIRONMENT) $(DEV) ## the topology reader against hwloc, on the machines captured for hwloc's own tests
+	@$(STEP) 5m "packages for the oracle" tools/apt-install hwloc-nox tar
+	@$(STEP) 10m "pytest: what hwloc sees in captured machines" pytest -q tests/oracle
+
 .PHONY: collection sanity units integration molecule
 collection: $(ENVIRONMENT)
 	@$(STEP) 2m "ansible-galaxy: build and install the collection" tools/ansible-test install

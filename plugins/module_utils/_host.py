@@ -46,9 +46,15 @@ class Host:
         self._resolved: dict[str, str | None] = {"": ""}
 
     def read_text(self, path: str, limit_bytes: int = READ_LIMIT_BYTES) -> str | None:
-        """Return what a regular file holds; bytes that are no UTF-8 become U+FFFD for the parser to complain about."""
+        """Return what a regular file holds; bytes that are no UTF-8 become U+FFFD for the parser to complain about.
+
+        One NUL at the end is left out: some kernels end CPU masks and lists with it (bitmap_print_to_buf in
+        lib/bitmap.c when it was new, in Linux 5.16-rc), or lists of nodes (drivers/base/node.c in Linux 2.6).
+        """
         content = self._read(path, limit_bytes + 1)
-        return None if content is None or len(content) > limit_bytes else content.decode("utf-8", "replace")
+        if content is None or len(content) > limit_bytes:
+            return None
+        return content.removesuffix(b"\0").decode("utf-8", "replace")
 
     def read_head(self, path: str, limit_bytes: int) -> str | None:
         """Return the first ``limit_bytes`` of a regular file, however large it is."""

@@ -43,6 +43,7 @@ _KINDS = {
     (False, True): "memory_only",
     (False, False): "empty",
 }
+_MASKS = frozenset({"core_cpus", "thread_siblings", "package_cpus", "core_siblings", "shared_cpu_map", "cpumap"})
 _DISTANCE = re.compile(r"[0-9]{1,5}")
 _CACHE_SIZE = re.compile(r"([0-9]{1,12})K")
 _NUMASTAT_LINE = re.compile(r"^([a-z_]{1,40}) ([0-9]{1,20})$", re.MULTILINE)
@@ -250,7 +251,7 @@ class _Reader:
     def _cpu_ids(self) -> tuple[frozenset[int], frozenset[int], frozenset[int]]:
         """Return the ids of the CPUs that have a directory, of those present, and of those online."""
         described = _numbers(self._host.list_dir(_CPU), "cpu")
-        online = self._cpus_in([f"{_CPU}/online"])
+        online = self._set_in(_CPU, ["online"])
         if not online:
             # Kernels before 2.6.26 have no such list. The boot CPU often has no switch: it cannot go offline.
             online = frozenset(n for n in described if self._host.read_int(f"{_CPU}/cpu{n}/online") != 0)
@@ -259,7 +260,7 @@ class _Reader:
                 f"no CPU found: {_CPU} below the root {self._host.root!r} holds neither a list 'online' nor directories"
                 " cpu0, cpu1, ...; give as root the directory that holds the sys and proc of a captured machine"
             )
-        present = (self._cpus_in([f"{_CPU}/present"]) or described) | online
+        present = (self._set_in(_CPU, ["present"]) or described) | online
         if online - described:
             self._warn(f"the online CPUs {format_cpulist(online - described)} have no directory in {_CPU}")
         return described, present, online
@@ -301,14 +302,14 @@ class _Reader:
         found: list[tuple[int | None, frozenset[int]]] = []
         package_of: dict[int, int | None] = {}
         without_set: dict[int, set[int]] = {}
-        names = self._newer_or_older_first(numbers, "package_cpus", "core_siblings")
+        names = self._those_there_first(numbers, "package_cpus", "core_siblings")
         for number in sorted(numbers):
             if number in package_of:
                 continue
             directory = f"{_CPU}/cpu{number}/topology"
             package = self._id_in(f"{directory}/physical_package_id")
             # The set is what the scheduler goes by. Ids alone would throw together what different boards number alike.
-            members = self._siblings(directory, names)
+            members = self._set_in(directory, names)
             if members is not None and number not in members:
                 self._warn(f"CPU {number} is not among the CPUs of its own package in {directory}")
                 members = None
@@ -330,14 +331,14 @@ class _Reader:
 
     def _cores(self, numbers: frozenset[int]) -> dict[int, _Core]:
         cores: dict[int, _Core] = {}
-        names = self._newer_or_older_first(numbers, "core_cpus", "thread_siblings")
+        names = self._those_there_first(numbers, "core_cpus", "thread_siblings")
         has_compute_units: bool | None = None
         for number in sorted(numbers):
             if number in cores:
                 continue
             directory = f"{_CPU}/cpu{number}/topology"
             core_id = self._id_in(f"{directory}/core_id")
-            siblings = self._siblings(directory, names)
+            siblings = self._set_in(directory, names)
             if siblings is not None:
                 siblings &= numbers
                 if number not in siblings:
@@ -367,16 +368,10 @@ class _Reader:
             return False
         return _AMD_COMPUTE_UNITS.search(self._host.read_head("/proc/cpuinfo", 4096) or "") is not None
 
-    def _newer_or_older_first(self, numbers: t.Collection[int], newer: str, older: str) -> tuple[str, str]:
-        # Linux 5.3 renamed the files and kept the old names. Asking one CPU saves a vain look-up for every other.
-        directory = f"{_CPU}/cpu{min(numbers, default=0)}/topology"
-        if self._host.exists(f"{directory}/{newer}_list") or self._host.exists(f"{directory}/{newer}"):
-            return newer, older
-        return older, newer
-
-    def _siblings(self, directory: str, names: tuple[str, str]) -> frozenset[int] | None:
-        first, second = f"{directory}/{names[0]}", f"{directory}/{names[1]}"
-        return self._cpus_in([f"{first}_list", f"{second}_list"], [first, second])
+    def _those_there_first(self, numbers: t.Collection[int], newer: str, older: str) -> list[str]:
+        # Linux 5.3 renamed the files and kept the old names. Asking one CPU saves vain look-ups for every other.
+        there = self._host.list_dir(f"{_CPU}/cpu{min(numbers, default=0)}/topology") or ()
+        return sorted([newer, older, f"{newer}_list", f"{older}_list"], key=lambda name: name not in there)
 
     def _llc_domains(
         self, numbers: frozenset[int], online: frozenset[int], node_of: t.Mapping[int, int | None]
@@ -390,8 +385,9 @@ class _Reader:
             level, directory = self._last_level_cache(f"{_CPU}/cpu{number}/cache")
             if not directory:
                 continue
-            members = self._cpus_in([f"{directory}/shared_cpu_list"], [f"{directory}/shared_cpu_map"])
-            if members is None:
+            members = self._set_in(directory, ["shared_cpu_map", "shared_cpu_list"])
+            if not members:
+                # ia64 leaves the mask empty where its firmware does not tell (arch/ia64/kernel/topology.c).
                 continue
             if number not in members:
                 self._warn(f"CPU {number} is not among the CPUs in {directory}: its cache is left unknown")
@@ -444,7 +440,7 @@ class _Reader:
     def _node_cpus(self, online: frozenset[int]) -> tuple[dict[int, frozenset[int]], tuple[int, ...]]:
         """Return the online CPUs of every online node, and the nodes in the order of the distance files."""
         described = _numbers(self._host.list_dir(_NODE), "node")
-        listed = self._cpus_in([f"{_NODE}/online"])
+        listed = self._set_in(_NODE, ["online"])
         if not listed:
             listed = described
         if listed - described:
@@ -452,7 +448,7 @@ class _Reader:
         node_cpus: dict[int, frozenset[int]] = {}
         for number in sorted(listed & described):
             directory = f"{_NODE}/node{number}"
-            members = self._cpus_in([f"{directory}/cpulist"], [f"{directory}/cpumap"])
+            members = self._set_in(directory, ["cpumap", "cpulist"])
             if members is None:
                 members = _numbers(self._host.list_dir(directory), "cpu")
                 if not members:
@@ -461,7 +457,7 @@ class _Reader:
         return node_cpus, tuple(sorted(listed))
 
     def _offline_nodes(self, online: t.Iterable[int]) -> str | None:
-        possible = self._cpus_in([f"{_NODE}/possible"])
+        possible = self._set_in(_NODE, ["possible"])
         return None if possible is None else format_cpulist(possible.difference(online))
 
     def _warn_about_odd_nodes(self, node_cpus: dict[int, frozenset[int]], online: frozenset[int]) -> None:
@@ -492,7 +488,7 @@ class _Reader:
         """Read one node; ``directory`` is ``None`` for the one that stands for a whole machine without nodes."""
         total_kib, free_kib = self._memory(f"{directory}/meminfo" if directory else "/proc/meminfo")
         if total_kib is None:
-            has_memory = number in (self._cpus_in([f"{_NODE}/has_memory", f"{_NODE}/has_normal_memory"]) or ())
+            has_memory = number in (self._set_in(_NODE, ["has_memory", "has_normal_memory"]) or ())
         else:
             has_memory = total_kib > 0
         return Node(
@@ -565,17 +561,21 @@ class _Reader:
 
     # Single files
 
-    def _cpus_in(self, lists: t.Sequence[str], masks: t.Sequence[str] = ()) -> frozenset[int] | None:
-        """Return the set in the first of these files that can be read: cpulists, then the masks of older kernels."""
-        for paths, parse in ((lists, parse_cpulist), (masks, parse_cpumask)):
-            for path in paths:
-                text = self._host.read_text(path)
-                if text is None:
-                    continue
-                try:
-                    return parse(text)
-                except CpusetError as error:
-                    self._warn(f"{path}: {error}")
+    def _set_in(self, directory: str, names: t.Iterable[str]) -> frozenset[int] | None:
+        """Return the set in the first of these files that can be read.
+
+        Where there are both, the mask is asked: a list was cut at 4096 bytes before Linux 5.16, which loses CPUs of a
+        large machine with interleaved ids, and the oldest kernels have no lists. lscpu and libnuma do the same.
+        """
+        for name in names:
+            path = f"{directory}/{name}"
+            text = self._host.read_text(path)
+            if text is None:
+                continue
+            try:
+                return parse_cpumask(text) if name in _MASKS else parse_cpulist(text)
+            except CpusetError as error:
+                self._warn(f"{path}: {error}")
         return None
 
     def _id_in(self, path: str) -> int | None:

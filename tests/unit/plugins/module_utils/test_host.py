@@ -171,6 +171,14 @@ def test_binary_content_is_text_with_marks(root: Path) -> None:
     assert Host(str(root)).read_text("/binary") == "\ufffd\x00 1"
 
 
+@pytest.mark.parametrize(
+    ("content", "text"), [(b"0-31\n\0", "0-31\n"), (b"\0", ""), (b"a\0\0", "a\0"), (b"\0a", "\0a")]
+)
+def test_one_nul_at_the_end_is_left_out(root: Path, content: bytes, text: str) -> None:
+    (root / "list").write_bytes(content)
+    assert Host(str(root)).read_text("/list") == text
+
+
 @pytest.mark.parametrize("name", ["missing", "secret"])
 def test_a_root_that_is_no_directory(tmp_path: Path, root: Path, name: str) -> None:
     with pytest.raises(HostError) as caught:
