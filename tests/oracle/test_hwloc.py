@@ -28,7 +28,10 @@ Values = dict[str, object]
 
 
 class Known(t.NamedTuple):
-    """A difference that is hwloc's: the tree, the names of the values (as a shell pattern), and the proof."""
+    """A difference that is hwloc's: tree and value (both as shell patterns), and the proof.
+
+    Names of trees are patterns where later releases of hwloc call the same tree something longer.
+    """
 
     tree: str
     what: str
@@ -59,9 +62,9 @@ KNOWN = [
         "pci 10000:*",
         "Debian's hwloc leaves out domains above 16 bits; the kernel has them (pci_setup_device, drivers/pci/probe.c)",
     ),
-    Known("linux/32em64t-2n8c+1mic", "pci 0000:00:02.0: node", _NODE_OF_EACH),
-    Known("linux/32em64t-2n8c+1mic", "pci 0000:00:11.0: node", _NO_BUSES),
-    Known("linux/40intel64-2g2n4c+pci", "pci 0000:43:00.0: node", _NODE_OF_EACH),
+    Known("linux/32em64t-2n8c+*mic*", "pci 0000:00:02.0: node", _NODE_OF_EACH),
+    Known("linux/32em64t-2n8c+*mic*", "pci 0000:00:11.0: node", _NO_BUSES),
+    Known("linux/40intel64-2g2n4c+pci*", "pci 0000:43:00.0: node", _NODE_OF_EACH),
     Known("linux/40intel64-4n10c+pci-conflicts", "last-level cache of *", _OVERLAP),
     Known("linux/40intel64-4n10c+pci-conflicts", "package of *", _OVERLAP),
     Known(
@@ -95,7 +98,7 @@ def test_as_hwloc_sees_it(tree: tuple[str, Path], tally: t.Callable[[int], None]
         for what in sorted(ours.keys() | theirs.keys())
         if ours.get(what, "nothing") != theirs.get(what, "nothing")
     }
-    known = [entry for entry in KNOWN if entry.tree == name]
+    known = [entry for entry in KNOWN if fnmatch.fnmatchcase(name, entry.tree)]
     unexplained = [
         text for what, text in differences.items() if not any(fnmatch.fnmatchcase(what, entry.what) for entry in known)
     ]
