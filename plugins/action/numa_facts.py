@@ -11,17 +11,17 @@ import typing as t
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.numapin.inference.plugins.plugin_utils._models import plain
-from ansible_collections.numapin.inference.plugins.plugin_utils._query import Query, QueryError
+if t.TYPE_CHECKING:
+    from ansible_collections.numapin.inference.plugins.plugin_utils._query import Query
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]
+class ActionModule(ActionBase):
     """Runs the module, and applies ``query`` to the facts it returns."""
 
     _supports_check_mode = True
     _supports_async = True
 
-    def run(self, tmp: None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         """Return the module's result, with ``query_result`` when ``query`` was given."""
         arguments = dict(self._task.args)
         expression = arguments.get("query")
@@ -30,21 +30,31 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         result.update(self._execute_module(module_args=arguments, task_vars=task_vars, wrap_async=self._task.async_val))
         facts = result.get("ansible_facts")
         if query is not None and not result.get("failed") and isinstance(facts, t.Mapping) and "numa" in facts:
-            try:
-                result["query_result"] = query.search(plain(facts["numa"]))
-            except QueryError as error:
-                raise AnsibleActionFail(f"numa_facts: the query {expression!r} {error}") from error
+            result["query_result"] = _answer(query, facts["numa"])
         return result
 
 
 def _compiled(expression: object) -> Query | None:
+    """Return the expression ready to use; this and its library are loaded by those calls only that have one."""
     if expression is None:
         return None
     if not isinstance(expression, str):
         raise AnsibleActionFail(
             f'numa_facts: query is {expression!r}; it takes a JMESPath expression as text, such as "gpus[].uuid"'
         )
+    from ansible_collections.numapin.inference.plugins.plugin_utils._query import Query, QueryError
+
     try:
         return Query(expression)
     except QueryError as error:
         raise AnsibleActionFail(f"numa_facts: the query {expression!r} {error}") from error
+
+
+def _answer(query: Query, facts: object) -> t.Any:
+    from ansible_collections.numapin.inference.plugins.plugin_utils._models import plain
+    from ansible_collections.numapin.inference.plugins.plugin_utils._query import QueryError
+
+    try:
+        return query.search(plain(facts))
+    except QueryError as error:
+        raise AnsibleActionFail(f"numa_facts: the query {query.expression!r} {error}") from error

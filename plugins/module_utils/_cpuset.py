@@ -139,7 +139,12 @@ def ids_from_words(words: t.Iterable[int], bits_per_word: int = 64) -> frozenset
 
 
 def _ids_of(value: int) -> frozenset[int]:
-    return frozenset(position for position, digit in enumerate(reversed(f"{value:b}")) if digit == "1")
+    # By bytes: most masks of a large machine are long and nearly empty.
+    ids: list[int] = []
+    for index, byte in enumerate(value.to_bytes((value.bit_length() + 7) // 8, "little")):
+        if byte:
+            ids.extend(index * 8 + bit for bit in range(8) if byte >> bit & 1)
+    return frozenset(ids)
 
 
 def _region(start: int, end: int) -> str:

@@ -19,7 +19,6 @@ from __future__ import annotations
 import re
 import typing as t
 from collections import Counter
-from dataclasses import dataclass
 
 from ansible_collections.numapin.inference.plugins.module_utils._pci import driver_in, normalised_pci_address
 
@@ -45,8 +44,7 @@ _PATHS_BY_DISTANCE = ("PIX", "PXB", "PHB", "NODE", None)
 _MODEL_LIMIT = 128
 
 
-@dataclass(frozen=True)
-class Sriov:
+class Sriov(t.NamedTuple):
     """A physical function's virtual functions, or a virtual function's physical one (a PCI address)."""
 
     total_vfs: int | None
@@ -54,8 +52,7 @@ class Sriov:
     physical_function: str | None
 
 
-@dataclass(frozen=True)
-class Nic:
+class Nic(t.NamedTuple):
     """A network interface with hardware of its own; ``pci_address`` is ``None`` for one that is not on a PCI bus."""
 
     name: str
@@ -68,8 +65,7 @@ class Nic:
     irqs: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Nvme:
+class Nvme(t.NamedTuple):
     """An NVMe controller; those reached over a network have no PCI address and no node."""
 
     name: str
@@ -80,8 +76,7 @@ class Nvme:
     irqs: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class InfinibandPort:
+class InfinibandPort(t.NamedTuple):
     """One port; ``state`` in lower case, ``rate_gbps`` as the driver gives it (2.5 for a link that is down)."""
 
     port: int
@@ -90,8 +85,7 @@ class InfinibandPort:
     rate_gbps: float | None
 
 
-@dataclass(frozen=True)
-class Infiniband:
+class Infiniband(t.NamedTuple):
     """An RDMA device with hardware of its own, with the network interfaces of its PCI function."""
 
     name: str
@@ -103,8 +97,7 @@ class Infiniband:
     irqs: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class GpuNicPair:
+class GpuNicPair(t.NamedTuple):
     """A GPU and a NIC close to it; ``path`` is ``None`` on one node when the way between them is unknown."""
 
     gpu: str  # PCI address

@@ -13,7 +13,6 @@ is a question that was not answered.
 from __future__ import annotations
 
 import typing as t
-from dataclasses import dataclass, field
 
 from ansible_collections.numapin.inference.plugins.module_utils._cpuset import (
     CpusetError,
@@ -36,8 +35,7 @@ class GpuAnswersError(NumapinError):
     """Stored answers that are not what this collection stores."""
 
 
-@dataclass(frozen=True)
-class MigDevice:
+class MigDevice(t.NamedTuple):
     """One slice of a GPU in MIG mode; its node is its GPU's."""
 
     uuid: str | None
@@ -45,8 +43,7 @@ class MigDevice:
     memory_total_mib: int | None
 
 
-@dataclass(frozen=True)
-class GpuAnswer:
+class GpuAnswer(t.NamedTuple):
     """What was said about one GPU."""
 
     uuid: str | None = None
@@ -59,24 +56,22 @@ class GpuAnswer:
     mig_devices: tuple[MigDevice, ...] = ()
 
 
-@dataclass(frozen=True)
-class LinkAnswer:
+class LinkAnswer(t.NamedTuple):
     """What was said about two GPUs: active NVLinks between them, and the way over PCIe."""
 
     nvlinks: int | None = None
     path: str | None = None  # one of PATHS
 
 
-@dataclass(frozen=True)
-class GpuAnswers:
+class GpuAnswers(t.NamedTuple):
     """Answers of one source: ``nvml`` or ``nvidia_smi``, and ``None`` when none of them works (``warnings`` say why).
 
     ``gpus`` are keyed on PCI addresses as the kernel writes them, ``links`` on two of these, the lower first.
     """
 
     source: str | None
-    gpus: t.Mapping[str, GpuAnswer] = field(default_factory=dict)
-    links: t.Mapping[tuple[str, str], LinkAnswer] = field(default_factory=dict)
+    gpus: t.Mapping[str, GpuAnswer] = {}
+    links: t.Mapping[tuple[str, str], LinkAnswer] = {}
     warnings: tuple[str, ...] = ()
 
     def to_plain(self) -> dict[str, t.Any]:
@@ -84,10 +79,12 @@ class GpuAnswers:
         return {
             "source": self.source,
             "gpus": {
-                address: {**vars(gpu), "mig_devices": [dict(vars(device)) for device in gpu.mig_devices]}
+                address: {**gpu._asdict(), "mig_devices": [device._asdict() for device in gpu.mig_devices]}
                 for address, gpu in self.gpus.items()
             },
-            "links": [{"first": first, "second": second, **vars(link)} for (first, second), link in self.links.items()],
+            "links": [
+                {"first": first, "second": second, **link._asdict()} for (first, second), link in self.links.items()
+            ],
             "warnings": list(self.warnings),
         }
 
@@ -116,13 +113,13 @@ def from_plain(value: object) -> GpuAnswers:
 
 
 def _gpu(value: object, where: str) -> GpuAnswer:
-    given = _object(value, where, set(GpuAnswer.__dataclass_fields__))
+    given = _object(value, where, set(GpuAnswer._fields))
     if not (given["mig_enabled"] is None or isinstance(given["mig_enabled"], bool)):
         raise _wrong(f"{where}.mig_enabled", given["mig_enabled"], "true, false or null")
     devices = []
     for index, device in enumerate(_list(given["mig_devices"], f"{where}.mig_devices")):
         here = f"{where}.mig_devices[{index}]"
-        slices = _object(device, here, set(MigDevice.__dataclass_fields__))
+        slices = _object(device, here, set(MigDevice._fields))
         devices.append(
             MigDevice(
                 _text(slices["uuid"], f"{here}.uuid"),

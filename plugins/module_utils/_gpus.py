@@ -17,7 +17,6 @@ from __future__ import annotations
 import itertools
 import re
 import typing as t
-from dataclasses import dataclass, replace
 
 from ansible_collections.numapin.inference.plugins.module_utils._cpuset import format_cpulist, parse_cpulist
 from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
@@ -64,16 +63,14 @@ class GpuOverrideError(NumapinError):
     """An override names a node that is not there, or two nodes for one GPU."""
 
 
-@dataclass(frozen=True)
-class Mig:
+class Mig(t.NamedTuple):
     """MIG mode; ``enabled`` is ``False`` also on GPUs that have none, and ``None`` when unknown."""
 
     enabled: bool | None
     devices: tuple[MigDevice, ...]
 
 
-@dataclass(frozen=True)
-class GpuLink:
+class GpuLink(t.NamedTuple):
     """The way to another GPU; ``kind`` is what ``nvidia-smi topo -m`` prints."""
 
     pci_address: str
@@ -84,8 +81,7 @@ class GpuLink:
     source: str  # who says kind: nvml | nvidia_smi | sysfs | unknown
 
 
-@dataclass(frozen=True)
-class Gpu:
+class Gpu(t.NamedTuple):
     """One GPU; ``cpus`` are the online CPUs of its node."""
 
     uuid: str | None
@@ -102,8 +98,7 @@ class Gpu:
     links: tuple[GpuLink, ...]
 
 
-@dataclass(frozen=True)
-class GpuSources:
+class GpuSources(t.NamedTuple):
     """Whom to ask about GPUs beside sysfs. ``recorded`` are answers of a capture: then nobody else is asked.
 
     ``nvml`` returns a module like ``pynvml`` or raises ``ImportError``. ``nvidia_smi`` takes arguments, returns the
@@ -230,7 +225,7 @@ class _Reader:
         gpus.update(self._overridden(gpus, overrides))
         if want_links:
             links = self._links(gpus, answers)
-            gpus = {address: replace(gpu, links=links[address]) for address, gpu in gpus.items()}
+            gpus = {address: gpu._replace(links=links[address]) for address, gpu in gpus.items()}
         return tuple(gpus.values()), tuple(self._warnings)
 
     # Whom a GPU is known from
@@ -365,7 +360,7 @@ class _Reader:
                     f"GPU {address} is put on node {changed[address].node} by one key and on node {node} by {key}: keep"
                     " one of them"
                 )
-            changed[address] = replace(gpus[address], node=node, node_source="override", cpus=self._cpus_text[node])
+            changed[address] = gpus[address]._replace(node=node, node_source="override", cpus=self._cpus_text[node])
         if unused:
             self._warnings.append(
                 f"the overrides of GPU nodes name {', '.join(unused)}, which is no PCI address or UUID of a GPU of this"

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import re
 import typing as t
-from dataclasses import dataclass
 
 from ansible_collections.numapin.inference.plugins.module_utils._cpuset import (
     CpusetError,
@@ -78,23 +77,20 @@ _CONTAINER_OTHER = "container-other"
 _CONTAINER_FILES = (("/run/.containerenv", "podman"), ("/.dockerenv", "docker"))
 
 
-@dataclass(frozen=True)
-class Irqbalance:
+class Irqbalance(t.NamedTuple):
     """Whether the service that moves interrupts runs; ``None`` when systemd's services cannot be seen."""
 
     active: bool | None
 
 
-@dataclass(frozen=True)
-class Tuned:
+class Tuned(t.NamedTuple):
     """Whether TuneD runs, and the profile that was last chosen (it stays chosen while TuneD is stopped)."""
 
     active: bool | None
     profile: str | None
 
 
-@dataclass(frozen=True)
-class Kernel:
+class Kernel(t.NamedTuple):
     """``None`` is a kernel without the feature, or what cannot be seen. CPU sets are cpulists, empty for no CPU."""
 
     release: str | None

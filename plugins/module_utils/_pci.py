@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import re
 import typing as t
-from dataclasses import dataclass
 
 from ansible_collections.numapin.inference.plugins.module_utils._cpuset import (
     CpusetError,
@@ -50,8 +49,7 @@ _DRIVER_LIMIT = 64
 _NAMED = 4
 
 
-@dataclass(frozen=True)
-class PciDevice:
+class PciDevice(t.NamedTuple):
     """One function of a device on a PCI bus.
 
     ``path`` is the way down to it: its host bridge and the bridges in between, as ``("pci0000:40", "0000:40:01.1")``;

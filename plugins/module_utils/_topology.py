@@ -4,10 +4,11 @@
 
 # This is a PRIVATE part of the collection: do not use it from outside, it may change at any time.
 
-"""The NUMA topology of a Linux host: nodes, CPUs, packages, and the kernel settings that concern them.
+"""The NUMA topology of a Linux host: nodes, CPUs, packages and caches.
 
-The dataclasses have the shape of ``ansible_facts['numa']``: CPU sets are cpulist strings, sizes carry their unit in the
-name, and what cannot be known is ``None``, never 0. What a file says that cannot be true becomes a warning.
+The named tuples have the shape of ``ansible_facts['numa']``: CPU sets are cpulist strings, sizes carry their unit in
+the name, and what cannot be known is ``None``, never 0. What a file says that cannot be true becomes a warning. (They
+are no dataclasses: a module makes its classes anew in every run, and dataclasses cost seven times as much to make.)
 
 Kernel sources: Documentation/ABI/stable/sysfs-devices-node, Documentation/ABI/stable/sysfs-devices-system-cpu,
 Documentation/admin-guide/cputopology.rst.
@@ -17,7 +18,6 @@ from __future__ import annotations
 
 import re
 import typing as t
-from dataclasses import dataclass, is_dataclass
 
 from ansible_collections.numapin.inference.plugins.module_utils._cpuset import (
     CpusetError,
@@ -35,7 +35,6 @@ _NODE = "/sys/devices/system/node"
 _MEMORY_LINE = re.compile(r"^(?:Node +[0-9]+ +)?(MemTotal|MemFree): +([0-9]{1,15}) kB$", re.MULTILINE)
 _ALLOWED_LINE = re.compile(r"^Cpus_allowed_list:[ \t]*(\S*)[ \t]*$", re.MULTILINE)
 _HUGEPAGES = re.compile(r"hugepages-([0-9]{1,12})kB")
-_CHOSEN = re.compile(r"\[([a-z]+)\]")
 # Keys: the node has CPUs, it has memory.
 _KINDS = {
     (True, True): "cpu_and_memory",
@@ -58,16 +57,14 @@ class TopologyError(NumapinError):
     """There is nothing to read a topology from."""
 
 
-@dataclass(frozen=True)
-class Distance:
+class Distance(t.NamedTuple):
     """How far a node is, as the firmware says: 10 is the node itself, 20 twice as far."""
 
     node: int
     distance: int
 
 
-@dataclass(frozen=True)
-class Hugepages:
+class Hugepages(t.NamedTuple):
     """One pool of one node; ``total`` includes ``surplus``, as the kernel counts."""
 
     size_kib: int
@@ -76,8 +73,7 @@ class Hugepages:
     surplus: int | None
 
 
-@dataclass(frozen=True)
-class Numastat:
+class Numastat(t.NamedTuple):
     """Pages a node has handed out since boot (Documentation/admin-guide/numastat.rst).
 
     ``hit``: asked for and given here. ``miss``: asked for elsewhere, given here. ``foreign``: asked for here, given
@@ -93,8 +89,7 @@ class Numastat:
     other: int | None
 
 
-@dataclass(frozen=True)
-class Node:
+class Node(t.NamedTuple):
     """A node that is online, with those of its CPUs that are online.
 
     ``package_ids`` leaves out packages without an id; it is ``None`` when CPUs were not asked for, ``hugepages`` and
@@ -113,8 +108,7 @@ class Node:
     numastat: Numastat | None
 
 
-@dataclass(frozen=True)
-class Cpu:
+class Cpu(t.NamedTuple):
     """A CPU that is present. The kernel tells package, core, siblings and caches of online CPUs only."""
 
     id: int
@@ -126,8 +120,7 @@ class Cpu:
     online: bool
 
 
-@dataclass(frozen=True)
-class LlcDomain:
+class LlcDomain(t.NamedTuple):
     """Online CPUs that share their last-level cache, and the nodes these belong to."""
 
     cpus: str
@@ -136,8 +129,7 @@ class LlcDomain:
     nodes: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Package:
+class Package(t.NamedTuple):
     """A processor in a socket, with its online CPUs and the nodes these belong to.
 
     The id is the firmware's: some architectures have none (``None``), and s390 and ia64 count anew on every board.
@@ -148,19 +140,7 @@ class Package:
     nodes: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Kernel:
-    """Settings of the running kernel; ``None`` where it was built without the feature."""
-
-    release: str | None
-    numa_balancing: int | None
-    zone_reclaim_mode: int | None
-    transparent_hugepage: str | None
-    cgroup_version: int | None
-
-
-@dataclass(frozen=True)
-class Topology:
+class Topology(t.NamedTuple):
     """All of it; ``allowed_cpus`` are the online CPUs that the host's init may use.
 
     ``cpus``, ``llc_domains`` and ``packages`` are ``None`` when CPUs were not asked for. ``offline_nodes`` are possible
@@ -173,18 +153,19 @@ class Topology:
     offline_cpus: str
     llc_domains: tuple[LlcDomain, ...] | None
     packages: tuple[Package, ...] | None
-    kernel: Kernel
     allowed_cpus: str
     warnings: tuple[str, ...]
 
 
 def to_plain(value: t.Any) -> t.Any:
-    """Turn dataclasses and tuples into dictionaries and lists, as a module returns them."""
-    if is_dataclass(value):
-        return {name: to_plain(item) for name, item in vars(value).items()}
-    if isinstance(value, (tuple, list)):
+    """Turn named tuples, tuples and lists into dictionaries and lists, as a module returns them."""
+    # A large machine has thousands of values, most of them numbers and texts.
+    if not isinstance(value, (tuple, list)):
+        return value
+    names = getattr(value, "_fields", None)
+    if names is None:
         return [to_plain(item) for item in value]
-    return value
+    return {name: to_plain(item) for name, item in zip(names, value)}
 
 
 def read_topology(host: Host, parts: t.Collection[str] = frozenset({"cpus", "memory"})) -> Topology:
@@ -197,8 +178,7 @@ def read_topology(host: Host, parts: t.Collection[str] = frozenset({"cpus", "mem
     return _Reader(host, parts).read()
 
 
-@dataclass(frozen=True)
-class _Core:
+class _Core(t.NamedTuple):
     core: int | None
     siblings: str | None
 
@@ -241,7 +221,6 @@ class _Reader:
             offline_cpus=format_cpulist(present - online),
             llc_domains=domains,
             packages=packages,
-            kernel=self._kernel(),
             allowed_cpus=format_cpulist(self._allowed_cpus(online)),
             warnings=self._bounded_warnings(),
         )
@@ -538,26 +517,6 @@ class _Reader:
                 counts = [self._count_in(f"{directory}/{name}/{kind}_hugepages") for kind in ("nr", "free", "surplus")]
                 pools.append(Hugepages(int(match[1]), *counts))
         return tuple(sorted(pools, key=lambda pool: pool.size_kib))
-
-    # Kernel
-
-    def _kernel(self) -> Kernel:
-        chosen = _CHOSEN.search(self._host.read_text("/sys/kernel/mm/transparent_hugepage/enabled") or "")
-        release = (self._host.read_text("/proc/sys/kernel/osrelease") or "").strip()
-        return Kernel(
-            release=release or None,
-            numa_balancing=self._count_in("/proc/sys/kernel/numa_balancing"),
-            zone_reclaim_mode=self._count_in("/proc/sys/vm/zone_reclaim_mode"),
-            transparent_hugepage=chosen[1] if chosen else None,
-            cgroup_version=self._cgroup_version(),
-        )
-
-    def _cgroup_version(self) -> int | None:
-        names = self._host.list_dir("/sys/fs/cgroup")
-        if not names:
-            return None
-        # The unified hierarchy has its files at the top; v1 and hybrid hosts have a directory for each controller.
-        return 2 if "cgroup.controllers" in names else 1
 
     # Single files
 

@@ -722,11 +722,11 @@ query_result:
   sample: [GPU-6a1ad42c-9d43-4aab-8ab9-8f2c1b8d4a01]
 """
 
+import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.numapin.inference.plugins.module_utils._archive import opened_root, recorded_answers
 from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
 from ansible_collections.numapin.inference.plugins.module_utils._facts import (
     GATHER_CHOICES,
@@ -736,6 +736,21 @@ from ansible_collections.numapin.inference.plugins.module_utils._facts import (
 )
 from ansible_collections.numapin.inference.plugins.module_utils._gpus import GpuSources, running_machine_sources
 from ansible_collections.numapin.inference.plugins.module_utils._host import Host
+
+
+def facts_of(module: AnsibleModule) -> dict[str, t.Any]:
+    """Return ``ansible_facts['numa']`` as the module's options ask for it; raises ``NumapinError``."""
+    parts = wanted_parts(module.params["gather"])
+    overrides = parse_overrides(module.params["gpu_node_overrides"])
+    root = module.params["root"]
+    if os.path.realpath(root) == "/":
+        return gather(Host(root), parts, overrides, running_machine_sources())
+    # Code that a run on the machine itself does not need is not loaded by it: it would be compiled anew every time.
+    from ansible_collections.numapin.inference.plugins.module_utils._archive import opened_root, recorded_answers
+
+    with opened_root(root, module.tmpdir if os.path.isfile(root) else None) as directory:
+        host = Host(directory)
+        return gather(host, parts, overrides, GpuSources(recorded=recorded_answers(host)))
 
 
 def main() -> t.NoReturn:
@@ -751,15 +766,7 @@ def main() -> t.NoReturn:
         supports_check_mode=True,
     )
     try:
-        parts = wanted_parts(module.params["gather"])
-        overrides = parse_overrides(module.params["gpu_node_overrides"])
-        with opened_root(module.params["root"], module.tmpdir) as root:
-            host = Host(root)
-            if host.is_running_machine:
-                sources = running_machine_sources()
-            else:
-                sources = GpuSources(recorded=recorded_answers(host))
-            facts = gather(host, parts, overrides, sources)
+        facts = facts_of(module)
     except NumapinError as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=False, ansible_facts={"numa": facts})

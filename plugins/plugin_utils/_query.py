@@ -31,6 +31,7 @@ class Query:
             ) from exc
         # A function given a wrong type is a TypeError or ValueError of some versions of the library.
         self._errors: tuple[type[Exception], ...] = (JMESPathError, TypeError, ValueError)
+        self.expression = expression
         try:
             self._compiled = jmespath.compile(expression)
         except self._errors as exc:

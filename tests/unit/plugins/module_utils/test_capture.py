@@ -14,7 +14,6 @@ import re
 import stat
 import tarfile
 import typing as t
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,7 +66,7 @@ def read_back(capture: Capture, directory: Path) -> Facts:
     path = write_archive(str(directory / "machine.tar.gz"), capture.archive())
     with opened_root(path, str(directory)) as root:
         host = Host(root)
-        return facts_of(host, replace(NO_SOURCES, recorded=recorded_answers(host)))
+        return facts_of(host, NO_SOURCES._replace(recorded=recorded_answers(host)))
 
 
 def members(capture: Capture) -> dict[str, tuple[tarfile.TarInfo, bytes]]:
@@ -118,7 +117,7 @@ def test_devices_read_back(tmp_path: Path) -> None:
 
 def test_nvml_answers_read_back(tmp_path: Path) -> None:
     root = trees.lay_out(tmp_path / "machine", trees.eight_gpus())
-    sources = replace(NO_SOURCES, nvml=eight_gpus_double)
+    sources = NO_SOURCES._replace(nvml=eight_gpus_double)
     wanted = facts_of(Host(str(root)), sources)
     capture = take_capture(RecordingHost(str(root)), sources)
     facts = read_back(capture, tmp_path / "archive")

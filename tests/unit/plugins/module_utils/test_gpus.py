@@ -111,7 +111,7 @@ def kinds(gpu: Gpu) -> list[str | None]:
 def test_nvml_answers(tmp_path: Path) -> None:
     double = with_links(eight_gpus_double(), (TO_SWITCH,) * 18)
     gpus, warnings = read(tmp_path, trees.eight_gpus(), double)
-    assert replace(gpus[0], links=gpus[0].links[:1]) == Gpu(
+    assert gpus[0]._replace(links=gpus[0].links[:1]) == Gpu(
         uuid=uuid_of(0),
         pci_address="0000:17:00.0",
         name="NVIDIA H100 80GB HBM3",

@@ -211,7 +211,7 @@ MEANING: dict[tuple[str, int], dict[str, t.Any]] = {
 def summary(answers: GpuAnswers) -> dict[str, t.Any]:
     gpu = answers.gpus[ADDRESSES[0]]
     return {
-        **{name: value for name, value in vars(gpu).items() if name != "mig_devices"},
+        **{name: value for name, value in gpu._asdict().items() if name != "mig_devices"},
         "mig": [(device.uuid, device.name, device.memory_total_mib) for device in gpu.mig_devices],
         "direct": between(answers, 0, 1).nvlinks,
         "switched": between(answers, 2, 3).nvlinks,
