@@ -43,12 +43,15 @@ _NODE_OF_EACH = (
     " device, -1 when it does not know it (numa_node_show in drivers/pci/pci-sysfs.c)"
 )
 _OVERLAP = (
-    "made up, with sets that overlap: hwloc drops what does not fit into its tree, we show every set and warn. The"
-    " kernel's own sets never overlap (drivers/base/arch_topology.c, drivers/base/cacheinfo.c)"
+    "one mask of each kind is made up (0000000f, without the kernel's zeros) and overlaps others: hwloc drops what does"
+    " not fit into its tree, we show every set and warn. The kernel puts CPUs of one package id, and those of one APIC"
+    " id without its low bits, into one set: such sets never overlap (set_cpu_sibling_map in arch/x86/kernel/smpboot.c,"
+    " cache_shared_cpu_map_setup in arch/x86/kernel/cpu/intel_cacheinfo.c, as they were then)"
 )
 _NO_BUSES = (
     "hwloc leaves out a bridge without buses behind it (secondary and subordinate 0 in its config); the kernel shows it"
-    " as a device with a node before it looks for these (pci_scan_child_bus_extend in drivers/pci/probe.c)"
+    " as a device with a node before it looks for these (pci_scan_child_bus, in later kernels"
+    " pci_scan_child_bus_extend, in drivers/pci/probe.c)"
 )
 _PROBED = "hwloc puts what it knows of Xeon Phi in the place of what the kernel says"
 KNOWN = [
@@ -70,7 +73,8 @@ KNOWN = [
     Known(
         "linux/64intel64-fakeKNL-A2A-cache",
         "last-level cache of *",
-        f"{_PROBED}: memory as a cache, which is none of those in drivers/base/cacheinfo.c",
+        f"{_PROBED}: memory as a cache, which the kernel shows below a node if at all (node_add_cache in"
+        " drivers/base/node.c), never among the caches of a CPU",
     ),
     Known(
         "linux/64intel64-fakeKNL-SNC4-hybrid",
@@ -81,8 +85,9 @@ KNOWN = [
         Known(
             f"linux/{tree}",
             "last-level cache of *",
-            "the mask is empty: the firmware does not tell who shares the cache (cache_shared_cpu_map_setup in"
-            " arch/ia64/kernel/topology.c); hwloc takes the core for it, we leave it unknown",
+            "the mask is empty: the firmware does not tell who shares the cache, or names no CPU there is"
+            " (cache_shared_cpu_map_setup in arch/ia64/kernel/topology.c); hwloc takes the core for it, we leave it"
+            " unknown",
         )
         for tree in ("8ia64-2n2s2c", "8ia64-2s2c2t", "8ia64-4s2c")
     ),
