@@ -102,6 +102,12 @@ class RecordingHost(Host):
             self._listings[path] = names
         return names
 
+    def list_directories(self, path: str) -> list[str] | None:
+        names = super().list_directories(path)
+        if names is not None:
+            self._listings.setdefault(path, names)
+        return names
+
     def exists(self, path: str) -> bool:
         there = super().exists(path)
         if there:

@@ -16,8 +16,8 @@ import typing as t
 
 from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
 
-# Eight times the largest NR_CPUS a kernel can be built with (8192): what lies above is damage, not a machine.
-HIGHEST_ID = 65535
+# Twice the largest NR_CPUS a kernel can be built with (8192): what lies above is damage, not a machine.
+HIGHEST_ID = 16383
 
 _REGION = re.compile(r"([0-9]{1,10})(?:-([0-9]{1,10})(?::([0-9]{1,10})/([0-9]{1,10}))?)?")
 _GROUP = re.compile(r"[0-9a-fA-F]{1,8}")

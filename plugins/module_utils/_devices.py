@@ -29,16 +29,17 @@ if t.TYPE_CHECKING:
 _NET = "/sys/class/net"
 _NVME = "/sys/class/nvme"
 _INFINIBAND = "/sys/class/infiniband"
-# IFNAMSIZ - 1, IB_DEVICE_NAME_MAX - 1 (include/uapi/linux/if.h, include/rdma/ib_verbs.h).
+# IFNAMSIZ - 1, IB_DEVICE_NAME_MAX - 1 (include/uapi/linux/if.h, include/uapi/rdma/ib_user_verbs.h).
 _NETDEV_LIMIT, _INFINIBAND_LIMIT = 15, 63
 _CONTROLLER = re.compile(r"nvme[0-9]{1,6}")
-# What a switchdev driver calls the ports of its switch that lead to functions (Documentation/networking/devlink).
-_REPRESENTOR = re.compile(r"(?:c[0-9]+)?pf[0-9]+(?:(?:vf|sf)[0-9]+)?")
+# What drivers call the ports of their switch that lead to functions (__devlink_port_phys_port_name_get in
+# net/devlink/port.c, ef100_rep.c of sfc).
+_REPRESENTOR = re.compile(r"(?:c[0-9]+|p[0-9]+)?pf[0-9]+(?:(?:vf|sf)[0-9]+)?")
 _STATE = re.compile(r"[0-9]+: *([A-Z_]{1,20})")
 _RATE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?) Gb/sec\b")
 _LINK_LAYERS = frozenset({"InfiniBand", "Ethernet", "Unspecified"})
 _FABRICS = {"tcp": "nvme_tcp", "rdma": "nvme_rdma", "fc": "nvme_fc", "loop": "nvme_loop"}
-_SPEED_UNKNOWN = (-1, 0, 0xFFFFFFFF)  # SPEED_UNKNOWN is -1; kernels before 3.17 printed it without its sign
+_SPEED_UNKNOWN = (-1, 0, 0xFFFFFFFF)  # SPEED_UNKNOWN is -1; kernels before 4.3 printed it without its sign
 _LINK_STATES = {"up": "up", "down": "down", "lowerlayerdown": "down", "notpresent": "down"}
 _PATHS_BY_DISTANCE = ("PIX", "PXB", "PHB", "NODE", None)
 _MODEL_LIMIT = 128
@@ -123,15 +124,14 @@ class PlacedGpu(t.Protocol):
 def read_nics(host: Host, pci: PciTree) -> tuple[Nic, ...]:
     """Return the network interfaces with a device below them, by name; bridges, bonds, VLANs and the like have none."""
     places: dict[str, str | None] = {}
-    for name in host.list_dir(_NET) or ():
+    for name, link in _devices_in(host, _NET):
         if _is_name(name, _NETDEV_LIMIT):
-            place = _place(host, f"{_NET}/{name}")
+            place = _place(host, f"{_NET}/{name}", link)
             if place is not None:
                 places[name] = _pci_address_in(place)
     interfaces = Counter(places.values())
     nics = []
-    for name in sorted(places, key=_natural):
-        address = places[name]
+    for name, address in places.items():
         if address is None or not _is_representor(host, name, interfaces[address]):
             nics.append(_read_nic(host, pci, name, address))
     return tuple(nics)
@@ -140,11 +140,11 @@ def read_nics(host: Host, pci: PciTree) -> tuple[Nic, ...]:
 def read_nvme(host: Host, pci: PciTree) -> tuple[Nvme, ...]:
     """Return the NVMe controllers, by name."""
     controllers = []
-    for name in sorted(host.list_dir(_NVME) or (), key=_natural):
+    for name, link in _devices_in(host, _NVME):
         if not _CONTROLLER.fullmatch(name):
             continue
         directory = f"{_NVME}/{name}"
-        address = _pci_address_in(_link_of(host, directory) or "")
+        address = _pci_address_in(link or host.readlink(f"{directory}/device") or "")
         driver = driver_in(host.readlink(f"{directory}/device/driver"))
         if address is None and driver is None:
             driver = _FABRICS.get((host.read_text(f"{directory}/transport", 4096) or "").strip())
@@ -164,9 +164,9 @@ def read_nvme(host: Host, pci: PciTree) -> tuple[Nvme, ...]:
 def read_infiniband(host: Host, pci: PciTree) -> tuple[Infiniband, ...]:
     """Return the RDMA devices, by name, without those that software makes out of any NIC (rxe, siw)."""
     devices = []
-    for name in sorted(host.list_dir(_INFINIBAND) or (), key=_natural):
+    for name, link in _devices_in(host, _INFINIBAND):
         directory = f"{_INFINIBAND}/{name}"
-        place = _place(host, directory) if _is_name(name, _INFINIBAND_LIMIT) else None
+        place = _place(host, directory, link) if _is_name(name, _INFINIBAND_LIMIT) else None
         if place is None:
             continue
         address = _pci_address_in(place)
@@ -274,14 +274,20 @@ def _read_port(host: Host, directory: str, port: int) -> InfinibandPort:
     )
 
 
-def _link_of(host: Host, directory: str) -> str | None:
-    """Return where a class's link leads, else (a captured tree can hold directories) where its ``device`` leads."""
-    return host.readlink(directory) or host.readlink(f"{directory}/device")
+def _devices_in(host: Host, directory: str) -> t.Iterator[tuple[str, str | None]]:
+    """Yield the devices of a class, by name, and where their links lead; a captured tree can hold directories instead.
+
+    The kernel gives its links the names of what they lead to; others are not its own.
+    """
+    for name in sorted(host.list_dir(directory) or (), key=_natural):
+        link = host.readlink(f"{directory}/{name}")
+        if link is None or link.rstrip("/").rpartition("/")[2] == name:
+            yield name, link
 
 
-def _place(host: Host, directory: str) -> str | None:
+def _place(host: Host, directory: str, link: str | None) -> str | None:
     """Return where a device of a class is; ``None`` for one without hardware."""
-    place = _link_of(host, directory)
+    place = link or host.readlink(f"{directory}/device")
     if place is None:
         return "" if host.exists(f"{directory}/device") else None
     return None if "/devices/virtual/" in place else place

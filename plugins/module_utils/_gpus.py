@@ -27,21 +27,11 @@ from ansible_collections.numapin.inference.plugins.module_utils._gpu_answers imp
     LinkAnswer,
     MigDevice,
 )
-from ansible_collections.numapin.inference.plugins.module_utils._nvidia_smi import (
-    Ask,
-    nvidia_smi_of_this_machine,
-    read_nvidia_smi,
-)
-from ansible_collections.numapin.inference.plugins.module_utils._nvml import (
-    NvmlTimeoutError,
-    load_nvml,
-    read_nvml,
-    read_nvml_within,
-)
 from ansible_collections.numapin.inference.plugins.module_utils._pci import PciDevice, PciTree, normalised_pci_address
 
 if t.TYPE_CHECKING:
     from ansible_collections.numapin.inference.plugins.module_utils._host import Host
+    from ansible_collections.numapin.inference.plugins.module_utils._nvidia_smi import Ask
     from ansible_collections.numapin.inference.plugins.module_utils._topology import Node
 
 _PCI = "/sys/bus/pci/devices"
@@ -55,8 +45,6 @@ _PROC_LINE = re.compile(r"^(Model|GPU UUID):[ \t]+(\S.*?)[ \t]*$", re.MULTILINE)
 _UUID = re.compile(r"GPU-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SOURCE_NAMES = {NVML: "NVML", "nvidia_smi": "nvidia-smi"}
 _UNKNOWN = "unknown"
-# Initialising takes seconds for each GPU where no persistence daemon keeps them initialised.
-_NVML_TIMEOUT_SECONDS = 60.0
 
 
 class GpuOverrideError(NumapinError):
@@ -103,17 +91,14 @@ class GpuSources(t.NamedTuple):
 
     ``nvml`` returns a module like ``pynvml`` or raises ``ImportError``. ``nvidia_smi`` takes arguments, returns the
     standard output and raises ``NumapinError``. With ``nvml_timeout_seconds`` NVML is asked in a child process.
+    ``this_machine`` stands for the running machine's own, which are looked for only where there is a GPU to ask about.
     """
 
     nvml: t.Callable[[], t.Any] | None = None
     nvidia_smi: Ask | None = None
     recorded: GpuAnswers | None = None
     nvml_timeout_seconds: float | None = None
-
-
-def running_machine_sources() -> GpuSources:
-    """Return what can be asked on the running machine."""
-    return GpuSources(load_nvml, nvidia_smi_of_this_machine(), None, _NVML_TIMEOUT_SECONDS)
+    this_machine: bool = False
 
 
 def read_gpus(
@@ -142,44 +127,12 @@ def _asked(host: Host, has_nvidia: bool, sources: GpuSources, want_links: bool) 
         return sources.recorded
     if not has_nvidia and not host.exists("/proc/driver/nvidia/version"):
         return None
-    if sources.nvml is None and sources.nvidia_smi is None:
+    if sources == GpuSources():
         return None
-    said: list[str] = []
-    absent = ""
-    if sources.nvml is not None:
-        try:
-            module = sources.nvml()
-        except ImportError as error:
-            absent = f"NVML is not asked: Python cannot import pynvml ({error})"
-            # Without the binding nvidia-smi is as good; a binding that is there and broken is worth a word.
-            if not isinstance(error, ModuleNotFoundError):
-                said.append(absent)
-        else:
-            try:
-                answers = _nvml_answers(module, host, sources.nvml_timeout_seconds, want_links)
-            except NvmlTimeoutError as error:
-                return GpuAnswers(None, warnings=(str(error),))
-            if answers.source is not None:
-                return answers
-            said.extend(answers.warnings)
-    if sources.nvidia_smi is not None:
-        answers = read_nvidia_smi(sources.nvidia_smi, want_links)
-        said.extend(answers.warnings)
-        if answers.source is not None:
-            return GpuAnswers(answers.source, answers.gpus, answers.links, tuple(said))
-    if absent:
-        said = [text for text in said if text != absent]
-        said.append(
-            f"{absent}; the memory of NVIDIA GPUs is unknown and their node is what sysfs says"
-            " (install nvidia-ml-py for the Python that Ansible uses on this host)"
-        )
-    return GpuAnswers(None, warnings=tuple(said))
+    # Compiling what asks takes a tenth of a run that has nobody to ask.
+    from ansible_collections.numapin.inference.plugins.module_utils._gpu_asking import ask
 
-
-def _nvml_answers(module: t.Any, host: Host, timeout_seconds: float | None, want_links: bool) -> GpuAnswers:
-    if timeout_seconds is None:
-        return read_nvml(module, host, want_links)
-    return read_nvml_within(timeout_seconds, module, host, want_links)
+    return ask(host, sources, want_links)
 
 
 def _gpus_on(pci: PciTree) -> list[tuple[PciDevice, str]]:

@@ -51,14 +51,12 @@ class Host:
         One NUL at the end is left out: some kernels end CPU masks and lists with it (bitmap_print_to_buf in
         lib/bitmap.c when it was new, in Linux 5.16-rc), or lists of nodes (drivers/base/node.c in Linux 2.6).
         """
-        content = self._read(path, limit_bytes + 1)
-        if content is None or len(content) > limit_bytes:
-            return None
-        return content.removesuffix(b"\0").decode("utf-8", "replace")
+        content = self._read(path, limit_bytes, or_nothing=True)
+        return None if content is None else content.removesuffix(b"\0").decode("utf-8", "replace")
 
     def read_head(self, path: str, limit_bytes: int) -> str | None:
         """Return the first ``limit_bytes`` of a regular file, however large it is."""
-        content = self._read(path, limit_bytes)
+        content = self._read(path, limit_bytes, or_nothing=False)
         return None if content is None else content.decode("utf-8", "replace")
 
     def read_int(self, path: str) -> int | None:
@@ -101,8 +99,19 @@ class Host:
             return None
         return os.path.realpath(path) if self.is_running_machine else self._resolve(path) or "/"
 
-    def _read(self, path: str, limit_bytes: int) -> bytes | None:
-        """Return at most the first ``limit_bytes`` of a regular file."""
+    def list_directories(self, path: str) -> list[str] | None:
+        """Return the names of the directories in a directory, sorted; links to directories are not among them."""
+        real = self._locate(path)
+        if real is None:
+            return None
+        try:
+            with os.scandir(real) as entries:
+                return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+        except (OSError, ValueError):
+            return None
+
+    def _read(self, path: str, limit_bytes: int, *, or_nothing: bool) -> bytes | None:
+        """Return the first ``limit_bytes`` of a regular file, or of a larger one ``None`` instead (``or_nothing``)."""
         descriptor = self._open(path)
         if descriptor is None:
             return None
@@ -110,14 +119,19 @@ class Host:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 return None
-            content = b""
-            while len(content) < limit_bytes:
-                block = os.read(descriptor, min(65536, limit_bytes - len(content)))
-                content += block
-                # The size saves the last, empty read on a disk; /proc says 0, and sysfs the most there could be.
-                if not block or len(content) == status.st_size:
+            # A disk says the true size, /proc says 0, and sysfs the most there could be.
+            if or_nothing and status.st_size > limit_bytes:
+                return None
+            left = limit_bytes + or_nothing
+            blocks: list[bytes] = []
+            while left:
+                block = os.read(descriptor, min(65536, left))
+                left -= len(block)
+                blocks.append(block)
+                # The size saves the last, empty read on a disk.
+                if not block or limit_bytes + or_nothing - left == status.st_size:
                     break
-            return content
+            return None if or_nothing and not left else b"".join(blocks)
         except OSError:
             # A driver may refuse the read itself (EIO, EINVAL) although the file opens.
             return None

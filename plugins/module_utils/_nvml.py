@@ -27,7 +27,6 @@ import typing as t
 import warnings as python_warnings
 
 from ansible_collections.numapin.inference.plugins.module_utils._cpuset import (
-    HIGHEST_ID,
     CpusetError,
     format_cpulist,
     ids_from_words,
@@ -66,6 +65,8 @@ P2P_UNKNOWN = 6  # NVML_P2P_STATUS_UNKNOWN, the highest
 TOPOLOGY_PATHS = {0: "PIX", 10: "PIX", 20: "PXB", 30: "PHB", 40: "NODE", 50: "SYS"}
 
 _WORD_BITS = 64
+# A kernel is built for at most 8192 CPUs and 1024 nodes.
+_HIGHEST_ID_OF_ANY_KERNEL = 8191
 # NVML_NVLINK_MAX_LINKS is 36 in 2026, and grows.
 _LINK_LIMIT = 72
 _MIG_LIMIT = 64
@@ -242,8 +243,8 @@ class _Reader:
             possible = parse_cpulist(self._host.read_text(possible_path) or "")
         except CpusetError:
             possible = frozenset()
-        # Without the list: room for whatever a kernel can be built for (NR_CPUS 8192, 1024 nodes).
-        return max(possible, default=(HIGHEST_ID + 1) // 8 - 1) // _WORD_BITS + 1
+        # Without the list: room for whatever there can be.
+        return max(possible, default=_HIGHEST_ID_OF_ANY_KERNEL) // _WORD_BITS + 1
 
     def _mig_devices(self, address: str, handle: t.Any) -> tuple[MigDevice, ...]:
         ask = self._calls.ask

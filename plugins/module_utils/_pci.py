@@ -100,7 +100,7 @@ class PciTree:
         found = []
         for address in sorted(self._addresses()):
             pci_class = self._class_of(address)
-            if pci_class is not None and wanted(pci_class):
+            if pci_class is not None and wanted(pci_class) and self._has_its_own_name(address):
                 found.append(self._read(address))
         return found
 
@@ -191,6 +191,11 @@ class PciTree:
 
     def _directory(self, address: str) -> str:
         return f"{_DEVICES}/{self._addresses()[address]}"
+
+    def _has_its_own_name(self, address: str) -> bool:
+        """Whether the link to a device has the name of what it leads to, as the kernel makes it."""
+        link = self._host.readlink(self._directory(address))
+        return link is None or normalised_pci_address(link.rstrip("/").rpartition("/")[2]) == address
 
     def _class_of(self, address: str) -> int | None:
         if address not in self._classes:

@@ -20,6 +20,7 @@ import re
 import typing as t
 
 from ansible_collections.numapin.inference.plugins.module_utils._cpuset import (
+    HIGHEST_ID,
     CpusetError,
     format_cpulist,
     parse_cpulist,
@@ -51,6 +52,7 @@ _NUMASTAT_NAMES = ("numa_hit", "numa_miss", "numa_foreign", "interleave_hit", "l
 _AMD_COMPUTE_UNITS = re.compile(r"^vendor_id\s*: AuthenticAMD\ncpu family\s*: (?:21|22)$", re.MULTILINE)
 # A damaged tree can be wrong in every one of its files; a person reads the first few dozen lines.
 _WARNING_LIMIT = 40
+_SHOWN_LIMIT = 100
 
 
 class TopologyError(NumapinError):
@@ -132,7 +134,8 @@ class LlcDomain(t.NamedTuple):
 class Package(t.NamedTuple):
     """A processor in a socket, with its online CPUs and the nodes these belong to.
 
-    The id is the firmware's: some architectures have none (``None``), and s390 and ia64 count anew on every board.
+    The id is the firmware's: some architectures have none (``None``), and several packages can have the same (on s390
+    in different books, on ia64 on one node).
     """
 
     id: int | None
@@ -229,7 +232,8 @@ class _Reader:
 
     def _cpu_ids(self) -> tuple[frozenset[int], frozenset[int], frozenset[int]]:
         """Return the ids of the CPUs that have a directory, of those present, and of those online."""
-        described = _numbers(self._host.list_dir(_CPU), "cpu")
+        # The kernel makes directories here, and links below them.
+        described = _numbers(self._host.list_directories(_CPU), "cpu")
         online = self._set_in(_CPU, ["online"])
         if not online:
             # Kernels before 2.6.26 have no such list. The boot CPU often has no switch: it cannot go offline.
@@ -241,7 +245,7 @@ class _Reader:
             )
         present = (self._set_in(_CPU, ["present"]) or described) | online
         if online - described:
-            self._warn(f"the online CPUs {format_cpulist(online - described)} have no directory in {_CPU}")
+            self._warn(f"the online CPUs {_shown(online - described)} have no directory in {_CPU}")
         return described, present, online
 
     def _cpus(
@@ -341,7 +345,8 @@ class _Reader:
     def _has_compute_units(self, core_id: int | None, sibling: int) -> bool:
         """Say whether what the kernel calls SMT siblings are two cores that share an FPU (AMD families 15h and 16h).
 
-        They have a core id each (arch/x86/kernel/cpu/amd.c, amd_get_topology, in kernels that knew them).
+        They have a core id each (amd_get_topology in arch/x86/kernel/cpu/amd.c, topology_amd.c since Linux 6.9), except
+        in Linux 4.7 to 4.9, where it is the unit's.
         """
         if self._host.read_int(f"{_CPU}/cpu{sibling}/topology/core_id") == core_id:
             return False
@@ -379,7 +384,7 @@ class _Reader:
                         f"CPU {member} shares its last-level cache with two sets of CPUs, one of them CPU {number}'s"
                     )
             size = _CACHE_SIZE.fullmatch((self._host.read_text(f"{directory}/size") or "").strip())
-            domains.append(LlcDomain(text, level, int(size[1]) if size else None, _nodes_of(members, node_of)))
+            domains.append(LlcDomain(text, level, int(size[1]) or None if size else None, _nodes_of(members, node_of)))
         return tuple(domains), domain_of
 
     def _last_level_cache(self, directory: str) -> tuple[int, str]:
@@ -418,12 +423,12 @@ class _Reader:
 
     def _node_cpus(self, online: frozenset[int]) -> tuple[dict[int, frozenset[int]], tuple[int, ...]]:
         """Return the online CPUs of every online node, and the nodes in the order of the distance files."""
-        described = _numbers(self._host.list_dir(_NODE), "node")
+        described = _numbers(self._host.list_directories(_NODE), "node")
         listed = self._set_in(_NODE, ["online"])
         if not listed:
             listed = described
         if listed - described:
-            self._warn(f"the online nodes {format_cpulist(listed - described)} have no directory in {_NODE}")
+            self._warn(f"the online nodes {_shown(listed - described)} have no directory in {_NODE}")
         node_cpus: dict[int, frozenset[int]] = {}
         for number in sorted(listed & described):
             directory = f"{_NODE}/node{number}"
@@ -449,12 +454,12 @@ class _Reader:
                     overlaps.setdefault((first, node), set()).add(number)
         for (first, second), shared in sorted(overlaps.items()):
             self._warn(
-                f"nodes {first} and {second} both list the CPUs {format_cpulist(shared)}, which cannot be: a firmware"
+                f"nodes {first} and {second} both list the CPUs {_shown(shared)}, which cannot be: a firmware"
                 " error (ACPI SRAT); the node of these CPUs is left unknown"
             )
         homeless = online.difference(*node_cpus.values())
         if homeless:
-            self._warn(f"the online CPUs {format_cpulist(homeless)} belong to no NUMA node")
+            self._warn(f"the online CPUs {_shown(homeless)} belong to no NUMA node")
 
     def _node(
         self,
@@ -495,7 +500,7 @@ class _Reader:
         numbers = (text or "").split()
         if text is None or len(numbers) != len(order) or not all(_DISTANCE.fullmatch(n) for n in numbers):
             said = "cannot be read" if text is None else f"says {text.strip()[:80]!r}"
-            self._warn(f"{path} {said} and not one distance for each of the nodes {format_cpulist(order)}")
+            self._warn(f"{path} {said} and not one distance for each of the nodes {_shown(order)}")
             return ()
         return tuple(Distance(node, int(number)) for node, number in zip(order, numbers))
 
@@ -513,7 +518,7 @@ class _Reader:
         pools = []
         for name in self._host.list_dir(directory) or ():
             match = _HUGEPAGES.fullmatch(name)
-            if match:
+            if match and int(match[1]):
                 counts = [self._count_in(f"{directory}/{name}/{kind}_hugepages") for kind in ("nr", "free", "surplus")]
                 pools.append(Hugepages(int(match[1]), *counts))
         return tuple(sorted(pools, key=lambda pool: pool.size_kib))
@@ -523,8 +528,9 @@ class _Reader:
     def _set_in(self, directory: str, names: t.Iterable[str]) -> frozenset[int] | None:
         """Return the set in the first of these files that can be read.
 
-        Where there are both, the mask is asked: a list was cut at 4096 bytes before Linux 5.16, which loses CPUs of a
-        large machine with interleaved ids, and the oldest kernels have no lists. lscpu and libnuma do the same.
+        Where there are both, the mask is asked: a list is cut at one page (of caches; of nodes and packages too, before
+        they became binary attributes in 2021, by commit 75bd50fa841d), which loses CPUs of a large machine with
+        interleaved ids, and the oldest kernels have no lists.
         """
         for name in names:
             path = f"{directory}/{name}"
@@ -557,6 +563,12 @@ class _Reader:
         return tuple(messages)
 
 
+def _shown(ids: t.Iterable[int]) -> str:
+    """Return ids as a cpulist that a person reads to its end."""
+    text = format_cpulist(ids)
+    return text if len(text) <= _SHOWN_LIMIT else f"{text[:_SHOWN_LIMIT].rpartition(',')[0]},..."
+
+
 def _owners(node_cpus: t.Mapping[int, frozenset[int]]) -> dict[int, int | None]:
     owners: dict[int, int | None] = {}
     for node, members in node_cpus.items():
@@ -579,4 +591,5 @@ def _package_ids(packages: t.Iterable[Package], members: frozenset[int]) -> tupl
 def _numbers(names: t.Iterable[str] | None, prefix: str) -> frozenset[int]:
     """Return N of every name that is ``prefix`` and a number N (``cpu7``, and not ``cpufreq``)."""
     found = (name[len(prefix) :] for name in names or () if name.startswith(prefix))
-    return frozenset(int(rest) for rest in found if len(rest) <= 5 and rest.isascii() and rest.isdigit())
+    ids = (int(rest) for rest in found if len(rest) <= 5 and rest.isascii() and rest.isdigit())
+    return frozenset(number for number in ids if number <= HIGHEST_ID)

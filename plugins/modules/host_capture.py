@@ -167,7 +167,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.numapin.inference.plugins.module_utils import _archive, _capture
 from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
-from ansible_collections.numapin.inference.plugins.module_utils._gpus import GpuSources, running_machine_sources
+from ansible_collections.numapin.inference.plugins.module_utils._gpus import GpuSources
 from ansible_collections.numapin.inference.plugins.module_utils._host import Host
 
 
@@ -191,7 +191,7 @@ def run(params: dict[str, t.Any], check_mode: bool, scratch_directory: str) -> d
     with _archive.opened_root(params["root"], scratch_directory) as root:
         host = _capture.RecordingHost(root)
         if host.is_running_machine:
-            sources = running_machine_sources()
+            sources = GpuSources(this_machine=True)
         else:
             sources = GpuSources(nvml=None, nvidia_smi=None, recorded=_archive.recorded_answers(Host(root)))
         capture = _capture.take_capture(host, sources, params["identifiers"])

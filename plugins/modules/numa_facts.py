@@ -734,7 +734,7 @@ from ansible_collections.numapin.inference.plugins.module_utils._facts import (
     parse_overrides,
     wanted_parts,
 )
-from ansible_collections.numapin.inference.plugins.module_utils._gpus import GpuSources, running_machine_sources
+from ansible_collections.numapin.inference.plugins.module_utils._gpus import GpuSources
 from ansible_collections.numapin.inference.plugins.module_utils._host import Host
 
 
@@ -744,7 +744,7 @@ def facts_of(module: AnsibleModule) -> dict[str, t.Any]:
     overrides = parse_overrides(module.params["gpu_node_overrides"])
     root = module.params["root"]
     if os.path.realpath(root) == "/":
-        return gather(Host(root), parts, overrides, running_machine_sources())
+        return gather(Host(root), parts, overrides, GpuSources(this_machine=True))
     # Code that a run on the machine itself does not need is not loaded by it: it would be compiled anew every time.
     from ansible_collections.numapin.inference.plugins.module_utils._archive import opened_root, recorded_answers
 

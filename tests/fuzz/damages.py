@@ -211,7 +211,7 @@ def _huge_sparse(tree: Tree, path: str, rng: random.Random) -> str:
 
 
 _REPEATED = (
-    b"0,", b"1-", b"0-65535,", b"0-65535:1/2,", b"7,5,3,1,", b"ffffffff,", b"f", b"9", b"0", b" ", b"\n", b"-",
+    b"0,", b"1-", b"0-16383,", b"0-16383:1/2,", b"7,5,3,1,", b"ffffffff,", b"f", b"9", b"0", b" ", b"\n", b"-",
     b"a", b"[", b"10 ", b"Node 0 MemTotal: ", b"Node 0 MemTotal: 1 kB\n", b"MemTotal:" + b" " * 500,
     b"Cpus_allowed_list:\t", b"numa_hit 1\n", b"\t", b"\r\n", b"isolcpus=", b"isolcpus=1,", b"always [madvise] ",
     b'{"a":', b"flags\t\t: hypervisor\n", b"GPU UUID: \t ", b"Model: ",
@@ -226,12 +226,12 @@ def _long(tree: Tree, path: str, rng: random.Random) -> str:
 
 
 _TEXTS = (
-    "-1", "0", "1", "-2147483648", "65535", "65536", "4294967295", "4294967296", "9223372036854775808", "9" * 20,
-    "9" * 21, "9" * 4299, "9" * 5000, "0x" + "f" * 400, "1e9", "1.5", "nan", "+0", "00000000000000000000", "1 2",
-    "0\n1\n2", "7-3", "0-4294967295", "0-99999999999999999999", "0-3,2-5", "0-3,,5", ",", "-", "0-", "-5",
-    "0-100:0/0", "0-65535:1/2", "0-65535", "0-7:3/2", "0,2,4,6,8,10,12,14", "1000-2000", "65000-65535", "all",
-    "(null)", "none", "\t", "yes", "0-3\r\n", "ffffffff,ffffffff", "00000000,00000000", "0x0", "zz",
-    ",".join(str(n) for n in range(0, 65535, 2)), ",".join(["ffffffff"] * 3000), " ".join(["10"] * 5000), "10 10",
+    "-1", "0", "1", "-2147483648", "16383", "16384", "65535", "4294967295", "4294967296", "9223372036854775808",
+    "9" * 20, "9" * 21, "9" * 4299, "9" * 5000, "0x" + "f" * 400, "1e9", "1.5", "nan", "+0", "00000000000000000000",
+    "1 2", "0\n1\n2", "7-3", "0-4294967295", "0-99999999999999999999", "0-3,2-5", "0-3,,5", ",", "-", "0-", "-5",
+    "0-100:0/0", "0-16383:1/2", "0-16383", "0-65535", "0-7:3/2", "0,2,4,6,8,10,12,14", "1000-2000", "16000-16383",
+    "all", "(null)", "none", "\t", "yes", "0-3\r\n", "ffffffff,ffffffff", "00000000,00000000", "0x0", "zz",
+    ",".join(str(n) for n in range(0, 16383, 2)), ",".join(["ffffffff"] * 3000), " ".join(["10"] * 5000), "10 10",
     "10 -20", "0 0", "255 255", "10 99999", "10 999999", "[always] [never]", "[]", "[", "[" + "a" * 5000 + "]",
     "0x030200", "0x10de", "0xffffff", "up", "Ethernet", "400 Gb/sec (4X NDR)", "-400 Gb/sec", "1e308 Gb/sec",
     "9999999999999999999999 Gb/sec", "5: BROKEN", "4:", ":", "%s{0}$", "{{ 7 * 7 }}", "\u0661", "\x07",
@@ -252,7 +252,7 @@ def _other_number(tree: Tree, path: str, rng: random.Random) -> str:
         return _other_text(tree, path, rng)
     match = rng.choice(numbers)
     number = rng.choice((
-        b"-1", b"0", b"1", b"2", b"5", b"63", b"64", b"1024", b"8192", b"65535", b"65536", b"4294967295",
+        b"-1", b"0", b"1", b"2", b"5", b"63", b"64", b"1024", b"8192", b"16383", b"65535", b"4294967295",
         b"18446744073709551615", b"9" * 30, b"9" * 5000,
     ))  # fmt: skip
     _new_file(tree, path, content[: match.start()] + number + content[match.end() :])
@@ -417,7 +417,7 @@ def _chain(tree: Tree, path: str, rng: random.Random) -> str:
 
 def _renamed(tree: Tree, path: str, rng: random.Random) -> str:
     names: tuple[str | bytes, ...] = (
-        "x" * 255, "new\nline", "-rf", "\u65e5\u672c", b"\xff\xfe", "cpu99999", "node65535", "node65536", "node01",
+        "x" * 255, "new\nline", "-rf", "\u65e5\u672c", b"\xff\xfe", "cpu99999", "node16383", "node16384", "node01",
         "eth 0", "0000:00:00.0", "ffffffff:ff:1f.7", "{{ 7 }}", "%s", "hugepages-999999999999kB", "index99",
         "4294967296", ".hidden",
     )  # fmt: skip

@@ -18,8 +18,8 @@ PARTS = ("cpus", "memory", "gpus", "links", "nics", "nvme", "infiniband", "kerne
 PATHS = ("PIX", "PXB", "PHB", "NODE", "SYS")
 # The kernel counts in 64 bits, which is 20 digits; a number above that was not checked by anybody.
 HIGHEST_COUNT = 10**20 - 1
-# The cpulist of every second of 65536 CPUs is the longest text that makes sense.
-TEXT_LIMIT = 200_000
+# The cpulist of every second of 16384 CPUs is the longest text that makes sense.
+TEXT_LIMIT = 50_000
 # A warning is read by a person.
 WARNING_LIMIT = 2_000
 WARNINGS_LIMIT = 500
@@ -148,7 +148,7 @@ def _record(**fields: Check) -> Check:
 
 # The shape
 
-_id = _integer(0, 65535)
+_id = _integer(0, 16383)
 _count = _integer()
 _name = _text(4096)
 _pci = _text(16, r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")

@@ -34,7 +34,7 @@ from ansible_collections.numapin.inference.plugins.module_utils._capture import 
 )
 from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
 from ansible_collections.numapin.inference.plugins.module_utils._facts import PARTS, gather
-from ansible_collections.numapin.inference.plugins.module_utils._gpus import GpuSources, running_machine_sources
+from ansible_collections.numapin.inference.plugins.module_utils._gpus import GpuSources
 from ansible_collections.numapin.inference.plugins.module_utils._host import Host
 from ansible_collections.numapin.inference.plugins.module_utils._scrubber import Scrubber
 from ansible_collections.numapin.inference.tests.unit.plugins.module_utils import device_trees, trees
@@ -135,10 +135,10 @@ def test_nvml_answers_read_back(tmp_path: Path) -> None:
 
 
 def test_the_running_machine_reads_back(tmp_path: Path) -> None:
-    capture = take_capture(RecordingHost(), running_machine_sources(), identifiers=True)
+    capture = take_capture(RecordingHost(), GpuSources(this_machine=True), identifiers=True)
     facts = read_back(capture, tmp_path / "archive")
     assert facts == capture.facts
-    now = facts_of(Host(), running_machine_sources())
+    now = facts_of(Host(), GpuSources(this_machine=True))
     for node in (*facts["nodes"], *now["nodes"]):
         del node["memory_free_mib"], node["numastat"]
     assert facts == now
@@ -483,6 +483,7 @@ def test_archives_that_are_no_capture(tmp_path: Path, given: list[tuple[str, t.A
         gzip.compress(os.urandom(4096)),
         gzip.compress(tarfile.TarInfo("sys/a").tobuf())[:40],
     ],
+    ids=["empty", "text", "compressed text", "noise", "cut short"],
 )
 def test_files_that_are_no_archive(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.tar.gz"

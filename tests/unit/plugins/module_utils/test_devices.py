@@ -353,10 +353,17 @@ def test_damaged_directories(root: Path) -> None:
     assert [(nic.name, nic.pci_address) for nic in nics] == [
         ("nvme0", None),
         ("nvme1", "0000:99:00.0"),
-        ("nvme2", None),
     ]
-    assert [(device.name, device.node, device.irqs) for device in nvme] == [(f"nvme{n}", None, ()) for n in range(4)]
-    assert [device.ports for device in infiniband] == [(), (), ()]
+    assert [(device.name, device.node, device.irqs) for device in nvme] == [(f"nvme{n}", None, ()) for n in (0, 1, 3)]
+    assert [device.ports for device in infiniband] == [(), ()]
+
+
+def test_links_that_the_kernel_does_not_make(root: Path) -> None:
+    """One device under ten thousand names is one device."""
+    add_nic(root, f"{PORT}/0000:41:00.0", "ens1")
+    for number in range(10_000):
+        (root / f"sys/class/net/e{number}").symlink_to(f"../../devices/{PORT}/0000:41:00.0/net/ens1")
+    assert [nic.name for nic in read_nics(*opened(root))] == ["ens1"]
 
 
 def test_hundreds_of_virtual_functions_and_thousands_of_vectors_are_cheap(root: Path) -> None:

@@ -19,6 +19,7 @@ from ansible_collections.numapin.inference.plugins.module_utils._gpu_answers imp
     MigDevice,
     from_plain,
 )
+from ansible_collections.numapin.inference.plugins.module_utils._gpu_asking import sources_of_this_machine
 from ansible_collections.numapin.inference.plugins.module_utils._gpus import (
     Gpu,
     GpuLink,
@@ -27,7 +28,6 @@ from ansible_collections.numapin.inference.plugins.module_utils._gpus import (
     Mig,
     collect_answers,
     read_gpus,
-    running_machine_sources,
 )
 from ansible_collections.numapin.inference.plugins.module_utils._host import Host
 from ansible_collections.numapin.inference.plugins.module_utils._nvidia_smi import NvidiaSmiError
@@ -468,7 +468,7 @@ def test_nvml_is_asked_where_only_the_driver_shows(tmp_path: Path) -> None:
 
 
 def test_the_sources_of_the_running_machine() -> None:
-    sources = running_machine_sources()
+    sources = sources_of_this_machine()
     assert sources.nvml is not None
     assert sources.recorded is None
     assert sources.nvml_timeout_seconds == 60
