@@ -41,7 +41,8 @@ from ansible_collections.numapin.inference.plugins.module_utils._archive import 
     recorded_answers,
 )
 from ansible_collections.numapin.inference.plugins.module_utils._facts import PARTS, gather
-from ansible_collections.numapin.inference.plugins.module_utils._gpus import GpuSources, collect_answers
+from ansible_collections.numapin.inference.plugins.module_utils._gpu_sources import GpuSources
+from ansible_collections.numapin.inference.plugins.module_utils._gpus import collect_answers
 from ansible_collections.numapin.inference.plugins.module_utils._host import READ_LIMIT_BYTES, Host
 from ansible_collections.numapin.inference.plugins.module_utils._pci import PciTree
 from ansible_collections.numapin.inference.plugins.module_utils._scrubber import (

@@ -18,12 +18,17 @@ from ansible_collections.numapin.inference.plugins.module_utils._devices import 
     read_nvme,
 )
 from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
-from ansible_collections.numapin.inference.plugins.module_utils._gpus import GpuSources, read_gpus
+from ansible_collections.numapin.inference.plugins.module_utils._gpu_sources import (
+    GpuSources,
+    gpu_devices,
+    has_nvidia_driver,
+)
 from ansible_collections.numapin.inference.plugins.module_utils._kernel import read_kernel
 from ansible_collections.numapin.inference.plugins.module_utils._pci import PciTree, normalised_pci_address
 from ansible_collections.numapin.inference.plugins.module_utils._topology import read_topology, to_plain
 
 if t.TYPE_CHECKING:
+    from ansible_collections.numapin.inference.plugins.module_utils._gpus import Gpu
     from ansible_collections.numapin.inference.plugins.module_utils._host import Host
 
 PARTS = ("cpus", "memory", "gpus", "links", "nics", "nvme", "infiniband", "kernel")
@@ -97,17 +102,15 @@ def gather(host: Host, parts: frozenset[str], overrides: t.Mapping[str, int], so
     warnings = list(topology.warnings)
     facts: dict[str, t.Any] = {"gathered": [part for part in PARTS if part in parts], **to_plain(topology)}
 
-    gpus = None
+    gpus: tuple[Gpu, ...] | None = None
     if "gpus" in parts:
-        gpus, said = read_gpus(
-            host,
-            topology.nodes,
-            pci,
-            sources,
-            overrides,
-            want_links="links" in parts,
-        )
-        warnings.extend(said)
+        gpus = ()
+        if overrides or sources.recorded or gpu_devices(pci) or has_nvidia_driver(host):
+            # Most of a run on a small host is the compiling of what it loads.
+            from ansible_collections.numapin.inference.plugins.module_utils._gpus import read_gpus
+
+            gpus, said = read_gpus(host, topology.nodes, pci, sources, overrides, want_links="links" in parts)
+            warnings.extend(said)
     nics = read_nics(host, pci) if "nics" in parts else None
     nvme = read_nvme(host, pci) if "nvme" in parts else None
     infiniband = read_infiniband(host, pci) if "infiniband" in parts else None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.numapin.inference.plugins.module_utils._gpu_answers import GpuAnswers
-from ansible_collections.numapin.inference.plugins.module_utils._gpus import GpuSources
+from ansible_collections.numapin.inference.plugins.module_utils._gpu_sources import GpuSources
 from ansible_collections.numapin.inference.plugins.module_utils._nvidia_smi import (
     nvidia_smi_of_this_machine,
     read_nvidia_smi,

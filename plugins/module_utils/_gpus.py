@@ -27,20 +27,20 @@ from ansible_collections.numapin.inference.plugins.module_utils._gpu_answers imp
     LinkAnswer,
     MigDevice,
 )
-from ansible_collections.numapin.inference.plugins.module_utils._pci import PciDevice, PciTree, normalised_pci_address
+from ansible_collections.numapin.inference.plugins.module_utils._gpu_sources import (
+    AMD,
+    NVIDIA,
+    GpuSources,
+    gpu_devices,
+    has_nvidia_driver,
+)
+from ansible_collections.numapin.inference.plugins.module_utils._pci import PciTree, normalised_pci_address
 
 if t.TYPE_CHECKING:
     from ansible_collections.numapin.inference.plugins.module_utils._host import Host
-    from ansible_collections.numapin.inference.plugins.module_utils._nvidia_smi import Ask
     from ansible_collections.numapin.inference.plugins.module_utils._topology import Node
 
 _PCI = "/sys/bus/pci/devices"
-_NVIDIA = "nvidia"
-_AMD = "amd"
-_VENDORS = {0x10DE: _NVIDIA, 0x1002: _AMD, 0x8086: "intel"}
-# PCI classes (base class and subclass): 0300 VGA, 0302 3D controller, 0380 other display, 1200 processing accelerator.
-# VGA counts for NVIDIA only: with the others it is the console's adapter or an integrated GPU.
-_CLASSES = {_NVIDIA: (0x0300, 0x0302, 0x1200), _AMD: (0x0302, 0x0380, 0x1200), "intel": (0x0380, 0x1200)}
 _PROC_LINE = re.compile(r"^(Model|GPU UUID):[ \t]+(\S.*?)[ \t]*$", re.MULTILINE)
 _UUID = re.compile(r"GPU-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SOURCE_NAMES = {NVML: "NVML", "nvidia_smi": "nvidia-smi"}
@@ -86,21 +86,6 @@ class Gpu(t.NamedTuple):
     links: tuple[GpuLink, ...]
 
 
-class GpuSources(t.NamedTuple):
-    """Whom to ask about GPUs beside sysfs. ``recorded`` are answers of a capture: then nobody else is asked.
-
-    ``nvml`` returns a module like ``pynvml`` or raises ``ImportError``. ``nvidia_smi`` takes arguments, returns the
-    standard output and raises ``NumapinError``. With ``nvml_timeout_seconds`` NVML is asked in a child process.
-    ``this_machine`` stands for the running machine's own, which are looked for only where there is a GPU to ask about.
-    """
-
-    nvml: t.Callable[[], t.Any] | None = None
-    nvidia_smi: Ask | None = None
-    recorded: GpuAnswers | None = None
-    nvml_timeout_seconds: float | None = None
-    this_machine: bool = False
-
-
 def read_gpus(
     host: Host,
     nodes: t.Sequence[Node],
@@ -118,14 +103,14 @@ def read_gpus(
 
 def collect_answers(host: Host, pci: PciTree, sources: GpuSources, want_links: bool = True) -> GpuAnswers | None:
     """Return what NVML, else nvidia-smi, says; ``None`` when nobody is asked: no NVIDIA GPU or driver, no source."""
-    has_nvidia = any(vendor == _NVIDIA and device.driver != "vfio-pci" for device, vendor in _gpus_on(pci))
+    has_nvidia = any(vendor == NVIDIA and device.driver != "vfio-pci" for device, vendor in gpu_devices(pci))
     return _asked(host, has_nvidia, sources, want_links)
 
 
 def _asked(host: Host, has_nvidia: bool, sources: GpuSources, want_links: bool) -> GpuAnswers | None:
     if sources.recorded is not None:
         return sources.recorded
-    if not has_nvidia and not host.exists("/proc/driver/nvidia/version"):
+    if not has_nvidia and not has_nvidia_driver(host):
         return None
     if sources == GpuSources():
         return None
@@ -133,17 +118,6 @@ def _asked(host: Host, has_nvidia: bool, sources: GpuSources, want_links: bool) 
     from ansible_collections.numapin.inference.plugins.module_utils._gpu_asking import ask
 
     return ask(host, sources, want_links)
-
-
-def _gpus_on(pci: PciTree) -> list[tuple[PciDevice, str]]:
-    """Return the devices that are GPUs by class and vendor, with the vendor's name."""
-    found = []
-    # The class first: most devices need no second read.
-    for device in pci.devices(lambda pci_class: pci_class >> 16 in (0x03, 0x12)):
-        vendor = _VENDORS.get(device.vendor or 0)
-        if vendor is not None and device.pci_class >> 8 in _CLASSES[vendor]:
-            found.append((device, vendor))
-    return found
 
 
 class _Reader:
@@ -159,15 +133,15 @@ class _Reader:
         self, sources: GpuSources, overrides: t.Mapping[str, int], want_links: bool
     ) -> tuple[tuple[Gpu, ...], tuple[str, ...]]:
         vendors = self._vendors()
-        answers = _asked(self._host, _NVIDIA in vendors.values(), sources, want_links) or GpuAnswers(None)
+        answers = _asked(self._host, NVIDIA in vendors.values(), sources, want_links) or GpuAnswers(None)
         self._warnings.extend(answers.warnings)
-        silent = [a for a, vendor in vendors.items() if vendor == _NVIDIA and a not in answers.gpus]
+        silent = [a for a, vendor in vendors.items() if vendor == NVIDIA and a not in answers.gpus]
         if silent and answers.source is not None:
             self._warnings.append(
                 f"{_SOURCE_NAMES[answers.source]} does not answer for {', '.join(silent)}: of these NVIDIA devices only"
                 " sysfs is known"
             )
-        vendors.update(dict.fromkeys(answers.gpus, _NVIDIA))
+        vendors.update(dict.fromkeys(answers.gpus, NVIDIA))
         gpus = {}
         for address in sorted(vendors):
             answer = answers.gpus.get(address)
@@ -187,7 +161,7 @@ class _Reader:
         """Return the vendor of every GPU on the PCI buses by its address."""
         vendors = {}
         kept = []
-        for device, vendor in _gpus_on(self._pci):
+        for device, vendor in gpu_devices(self._pci):
             if device.driver == "vfio-pci":
                 kept.append(device.address)
             elif self._pci.physical_function(device.address) is None:
@@ -205,7 +179,7 @@ class _Reader:
             uuid=answer.uuid,
             pci_address=address,
             name=answer.name,
-            vendor=_NVIDIA,
+            vendor=NVIDIA,
             memory_total_mib=answer.memory_total_mib,
             node=node,
             node_source=node_source,
@@ -219,13 +193,13 @@ class _Reader:
     def _from_sysfs(self, address: str, vendor: str) -> Gpu:
         node = self._sysfs_node(address, None)
         uuid = name = memory_total_mib = None
-        if vendor == _NVIDIA:
+        if vendor == NVIDIA:
             information = self._host.read_text(f"/proc/driver/nvidia/gpus/{address}/information")
             said = dict(_PROC_LINE.findall(information or ""))
             name = said.get("Model")
             # The driver shows question marks until something has opened the GPU for the first time.
             uuid = said.get("GPU UUID") if _UUID.fullmatch(said.get("GPU UUID", "")) else None
-        elif vendor == _AMD:
+        elif vendor == AMD:
             # Documentation/gpu/amdgpu/driver-misc.rst
             name = (self._host.read_text(f"{_PCI}/{address}/product_name", 4096) or "").strip() or None
             memory_total_mib = (self._host.read_int(f"{_PCI}/{address}/mem_info_vram_total") or 0) // 1024**2 or None
@@ -241,7 +215,7 @@ class _Reader:
             cpus=None if node is None else self._cpus_text[node],
             source="sysfs",
             # MIG is NVIDIA's, and only its driver knows.
-            mig=Mig(None if vendor == _NVIDIA else False, ()),
+            mig=Mig(None if vendor == NVIDIA else False, ()),
             links=(),
         )
 
@@ -328,7 +302,7 @@ class _Reader:
         for first, second in itertools.combinations(gpus, 2):
             said = answers.links.get((first, second), LinkAnswer())
             nvlinks, path = said.nvlinks, said.path
-            if nvlinks is None and {gpus[first].vendor, gpus[second].vendor} != {_NVIDIA}:
+            if nvlinks is None and {gpus[first].vendor, gpus[second].vendor} != {NVIDIA}:
                 nvlinks = 0
             source = answers.source if path or nvlinks else None
             if path is None:

@@ -302,7 +302,9 @@ ansible_facts:
               type: bool
               returned: success
         offline_nodes:
-          description: Nodes that the machine could have and that are not online, as a cpulist; empty for none.
+          description:
+            - Nodes that the machine could have and that are not online, as a cpulist; empty for none, V(null) where the
+              kernel does not say.
           type: str
           returned: success
         offline_cpus:
@@ -334,13 +336,15 @@ ansible_facts:
               elements: int
               returned: success
         packages:
-          description: The packages (sockets) with online CPUs, ascending by id.
+          description: The packages (sockets) with online CPUs, ascending by id, those without an id last.
           type: list
           elements: dict
           returned: success
           contains:
             id:
-              description: The kernel's id of the package.
+              description:
+                - The firmware's id of the package; V(null) on architectures that have none. Several packages can have
+                  the same id on some (s390, ia64).
               type: int
               returned: success
             cpus:
@@ -457,7 +461,7 @@ ansible_facts:
                   returned: success
                   sample: NV18
                 nvlinks:
-                  description: The number of active NVLinks between the two, V(null) when unknown.
+                  description: The number of active NVLinks between the two; V(null) when unknown, as from sysfs alone.
                   type: int
                   returned: success
                 path:
@@ -468,7 +472,7 @@ ansible_facts:
                   type: str
                   returned: success
                 source:
-                  description: Who says so - V(nvml), V(nvidia_smi) or V(sysfs).
+                  description: Who says so - V(nvml), V(nvidia_smi) or V(sysfs); V(unknown) when nobody does.
                   type: str
                   returned: success
         nics:
@@ -734,7 +738,7 @@ from ansible_collections.numapin.inference.plugins.module_utils._facts import (
     parse_overrides,
     wanted_parts,
 )
-from ansible_collections.numapin.inference.plugins.module_utils._gpus import GpuSources
+from ansible_collections.numapin.inference.plugins.module_utils._gpu_sources import GpuSources
 from ansible_collections.numapin.inference.plugins.module_utils._host import Host
 
 

@@ -54,7 +54,7 @@ from ansible_collections.numapin.inference.plugins.module_utils._gpu_answers imp
     LinkAnswer,
     MigDevice,
 )
-from ansible_collections.numapin.inference.plugins.module_utils._gpus import GpuSources  # noqa: E402
+from ansible_collections.numapin.inference.plugins.module_utils._gpu_sources import GpuSources  # noqa: E402
 from ansible_collections.numapin.inference.plugins.module_utils._host import Host  # noqa: E402
 from ansible_collections.numapin.inference.tests.figures import made_up_tree  # noqa: E402
 from ansible_collections.numapin.inference.tests.fuzz import damages, facts_shape  # noqa: E402

@@ -13,7 +13,7 @@ from ansible.errors import AnsibleFilterError
 
 from ansible_collections.numapin.inference.plugins.filter.topology_table import FilterModule
 from ansible_collections.numapin.inference.plugins.module_utils._facts import gather
-from ansible_collections.numapin.inference.plugins.module_utils._gpus import GpuSources
+from ansible_collections.numapin.inference.plugins.module_utils._gpu_sources import GpuSources
 from ansible_collections.numapin.inference.plugins.module_utils._host import Host
 from ansible_collections.numapin.inference.tests.unit.plugins.module_utils import trees
 

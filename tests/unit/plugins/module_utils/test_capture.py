@@ -34,7 +34,7 @@ from ansible_collections.numapin.inference.plugins.module_utils._capture import 
 )
 from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
 from ansible_collections.numapin.inference.plugins.module_utils._facts import PARTS, gather
-from ansible_collections.numapin.inference.plugins.module_utils._gpus import GpuSources
+from ansible_collections.numapin.inference.plugins.module_utils._gpu_sources import GpuSources
 from ansible_collections.numapin.inference.plugins.module_utils._host import Host
 from ansible_collections.numapin.inference.plugins.module_utils._scrubber import Scrubber
 from ansible_collections.numapin.inference.tests.unit.plugins.module_utils import device_trees, trees

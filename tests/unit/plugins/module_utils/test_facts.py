@@ -20,7 +20,7 @@ from ansible_collections.numapin.inference.plugins.module_utils._facts import (
     parse_overrides,
     wanted_parts,
 )
-from ansible_collections.numapin.inference.plugins.module_utils._gpus import GpuSources
+from ansible_collections.numapin.inference.plugins.module_utils._gpu_sources import GpuSources
 from ansible_collections.numapin.inference.plugins.module_utils._host import Host
 from ansible_collections.numapin.inference.tests.unit.plugins.module_utils import trees
 from ansible_collections.numapin.inference.tests.unit.plugins.module_utils.nvml_double import eight_gpus_double

@@ -20,11 +20,11 @@ from ansible_collections.numapin.inference.plugins.module_utils._gpu_answers imp
     from_plain,
 )
 from ansible_collections.numapin.inference.plugins.module_utils._gpu_asking import sources_of_this_machine
+from ansible_collections.numapin.inference.plugins.module_utils._gpu_sources import GpuSources
 from ansible_collections.numapin.inference.plugins.module_utils._gpus import (
     Gpu,
     GpuLink,
     GpuOverrideError,
-    GpuSources,
     Mig,
     collect_answers,
     read_gpus,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.numapin.inference.plugins.module_utils._facts import PARTS, gather
-from ansible_collections.numapin.inference.plugins.module_utils._gpus import GpuSources
+from ansible_collections.numapin.inference.plugins.module_utils._gpu_sources import GpuSources
 from ansible_collections.numapin.inference.plugins.module_utils._host import Host
 from ansible_collections.numapin.inference.plugins.plugin_utils._topology_table import TableError, topology_table
 from ansible_collections.numapin.inference.tests.unit.plugins.module_utils import trees
