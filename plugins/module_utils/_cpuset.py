@@ -21,6 +21,8 @@ HIGHEST_ID = 16383
 
 _REGION = re.compile(r"([0-9]{1,10})(?:-([0-9]{1,10})(?::([0-9]{1,10})/([0-9]{1,10}))?)?")
 _GROUP = re.compile(r"[0-9a-fA-F]{1,8}")
+# As the kernel prints one.
+_MASK = re.compile(r"[0-9a-f]{1,8}(?:,[0-9a-f]{8})*")
 _PLAIN_MASK = re.compile(rf"(?:0[xX])?([0-9a-fA-F]{{1,{(HIGHEST_ID + 1) // 4}}})")
 
 
@@ -101,6 +103,8 @@ def parse_cpumask(text: str) -> frozenset[int]:
     groups = body.split(",")
     if len(groups) * 32 > HIGHEST_ID + 1:
         raise CpusetError(f"the CPU mask {_shown(body)} is longer than the highest id, {HIGHEST_ID}, allows")
+    if _MASK.fullmatch(body):
+        return _ids_of(int(body.replace(",", ""), 16))
     value = 0
     for group in groups:
         if _GROUP.fullmatch(group) is None:

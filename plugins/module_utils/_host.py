@@ -101,14 +101,18 @@ class Host:
 
     def list_directories(self, path: str) -> list[str] | None:
         """Return the names of the directories in a directory, sorted; links to directories are not among them."""
-        real = self._locate(path)
+        real = "" if self.is_running_machine else self._resolve(path)
         if real is None:
             return None
         try:
-            with os.scandir(real) as entries:
-                return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+            with os.scandir(path if self.is_running_machine else self._prefix + real) as entries:
+                names = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
         except (OSError, ValueError):
             return None
+        if not self.is_running_machine:
+            # What is no link needs no look at where it leads.
+            self._resolved.update((f"{path}/{name}", f"{real}/{name}") for name in names)
+        return names
 
     def _read(self, path: str, limit_bytes: int, *, or_nothing: bool) -> bytes | None:
         """Return the first ``limit_bytes`` of a regular file, or of a larger one ``None`` instead (``or_nothing``)."""
@@ -145,7 +149,7 @@ class Host:
             if self.is_running_machine:
                 return os.open(path, flags)
             directory, _slash, name = path.rpartition("/")
-            real_directory = self._resolve(directory)
+            real_directory = self._resolved.get(directory) or self._resolve(directory)
             if real_directory is None or name == "..":
                 return None
             try:

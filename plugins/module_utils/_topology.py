@@ -162,13 +162,12 @@ class Topology(t.NamedTuple):
 
 def to_plain(value: t.Any) -> t.Any:
     """Turn named tuples, tuples and lists into dictionaries and lists, as a module returns them."""
-    # A large machine has thousands of values, most of them numbers and texts.
     if not isinstance(value, (tuple, list)):
         return value
     names = getattr(value, "_fields", None)
-    if names is None:
-        return [to_plain(item) for item in value]
-    return {name: to_plain(item) for name, item in zip(names, value)}
+    # A large machine has thousands of values, most of them numbers and texts: these cost no call.
+    items = [to_plain(item) if isinstance(item, (tuple, list)) else item for item in value]
+    return items if names is None else dict(zip(names, items))
 
 
 def read_topology(host: Host, parts: t.Collection[str] = frozenset({"cpus", "memory"})) -> Topology:
@@ -389,16 +388,16 @@ class _Reader:
 
     def _last_level_cache(self, directory: str) -> tuple[int, str]:
         """Return the highest level of data cache and its directory; 0 and ``""`` when none is described."""
-        last_level, last = 0, ""
+        levels = []
         for name in self._host.list_dir(directory) or ():
-            if not name.startswith("index"):
-                continue
-            level = self._host.read_int(f"{directory}/{name}/level")
-            if level is None or level <= last_level:
-                continue
-            if (self._host.read_text(f"{directory}/{name}/type") or "").strip() != "Instruction":
-                last_level, last = level, f"{directory}/{name}"
-        return last_level, last
+            if name.startswith("index"):
+                level = self._host.read_int(f"{directory}/{name}/level")
+                if level is not None and level > 0:
+                    levels.append((level, f"{directory}/{name}"))
+        for level, index in sorted(levels, key=lambda found: -found[0]):
+            if (self._host.read_text(f"{index}/type") or "").strip() != "Instruction":
+                return level, index
+        return 0, ""
 
     def _node_of_offline_cpu(self, number: int) -> int | None:
         # A node's cpulist names online CPUs only; the link from the CPU to its node stays.
