@@ -1,0 +1,5 @@
+# Copyright (c) 2026, numapin.inference contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The two ways in that vLLM has: ``vllm serve`` and ``python -m vllm.entrypoints.openai.api_server``."""
