@@ -45,7 +45,10 @@ demo-down: $(ENVIRONMENT) $(DEV) ## remove the demo
 ## The contributor's part
 
 .PHONY: test check
-test: check nginx sanity units integration molecule ## everything: check, nginx, sanity, units, integration, molecule
+test: check ## everything: check, then two lanes, then virtual machines, then the containers
+	@tools/lanes "sanity units integration" "oracle nginx fuzz-some containers"
+	@$(MAKE) --no-print-directory lab-facts
+	@$(MAKE) --no-print-directory molecule
 	@now=$$(( $$(date +%s) - NUMAPIN_STARTED )); printf '\n==== all of make test passed in %d:%02d\n' $$((now / 60)) $$((now % 60))
 
 check: lint types unit ## the fast part: lint, types and unit tests, no container
@@ -83,16 +86,20 @@ unit: $(ENVIRONMENT) $(DEV) ## unit tests with plain pytest
 nginx: $(ENVIRONMENT) $(DEV) ## the balancer's configuration in a real nginx, on loopback
 	@$(STEP) 10m "pytest: the balancer in a real nginx" tools/nginx pytest -q tests/nginx
 
-.PHONY: fuzz
+.PHONY: fuzz fuzz-some
 fuzz: $(ENVIRONMENT) $(DEV) ## 10,000 randomly damaged trees: facts or a clear error, in 1 s and 200 MiB each
 	@$(STEP) 15m "damaged trees" $(BIN)/python tests/fuzz/damaged_trees.py
+
+# Other ones in every run.
+fuzz-some: $(ENVIRONMENT) $(DEV) ## the same with 3,000 of them
+	@$(STEP) 10m "damaged trees, some" $(BIN)/python tests/fuzz/damaged_trees.py --count 3000
 
 .PHONY: oracle
 oracle: $(ENVIRONMENT) $(DEV) ## the topology reader against hwloc, on the machines captured for hwloc's own tests
 	@$(STEP) 5m "packages for the oracle" tools/apt-install hwloc-nox tar
 	@$(STEP) 10m "pytest: what hwloc sees in captured machines" pytest -q tests/oracle
 
-.PHONY: collection sanity units integration molecule
+.PHONY: collection sanity units integration containers molecule lab-facts
 collection: $(ENVIRONMENT)
 	@$(STEP) 2m "ansible-galaxy: build and install the collection" tools/ansible-test install
 
@@ -105,8 +112,14 @@ units: collection ## ansible-test units on the built and installed collection
 integration: collection ## ansible-test integration targets on this machine
 	@$(STEP) 10m "ansible-test: integration" tools/ansible-test integration
 
-molecule: $(ENVIRONMENT) $(DEV) ## the scenario default: containers, real vLLM, testinfra
+lab-facts: $(ENVIRONMENT) $(DEV) ## numa_facts against numactl, lscpu and lspci, on virtual machines of four shapes
+	@$(STEP) 15m "lab: packages and image" python3 tests/lab prepare
+	@$(STEP) 15m "lab: facts of four machines and of this one" pytest -q -s tests/lab
+
+containers: $(ENVIRONMENT) ## what the demo and molecule need: image, vLLM, model
 	@$(STEP) 20m "containers: image, vLLM, model" python3 tests/containers prepare
+
+molecule: containers $(DEV) ## the scenario default: containers, real vLLM, testinfra
 	@$(STEP) 25m "molecule: default" molecule test --scenario-name default
 
 .PHONY: format figures lock clean
@@ -129,8 +142,3 @@ $(ENVIRONMENT):
 
 $(DEV):
 	@mkdir -p $(@D) && ln -sfn ../../../.. $@
-
-.PHONY: lab-facts
-lab-facts: $(ENVIRONMENT) $(DEV) ## numa_facts against numactl, lscpu and lspci, on virtual machines of four shapes
-	@$(STEP) 15m "lab: packages and image" python3 tests/lab prepare
-	@$(STEP) 15m "lab: facts of four machines and of this one" pytest -q -s tests/lab

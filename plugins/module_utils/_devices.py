@@ -39,7 +39,7 @@ _STATE = re.compile(r"[0-9]+: *([A-Z_]{1,20})")
 _RATE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?) Gb/sec\b")
 _LINK_LAYERS = frozenset({"InfiniBand", "Ethernet", "Unspecified"})
 _FABRICS = {"tcp": "nvme_tcp", "rdma": "nvme_rdma", "fc": "nvme_fc", "loop": "nvme_loop"}
-_SPEED_UNKNOWN = (-1, 0, 0xFFFFFFFF)  # SPEED_UNKNOWN is -1; kernels before 4.3 printed it without its sign
+_SPEED_UNKNOWN = 0xFFFFFFFF  # SPEED_UNKNOWN is -1; kernels before 4.3 printed it without its sign
 _LINK_STATES = {"up": "up", "down": "down", "lowerlayerdown": "down", "notpresent": "down"}
 _PATHS_BY_DISTANCE = ("PIX", "PXB", "PHB", "NODE", None)
 _MODEL_LIMIT = 128
@@ -246,7 +246,7 @@ def _read_nic(host: Host, pci: PciTree, name: str, address: str | None) -> Nic:
         pci_address=address,
         driver=driver_in(host.readlink(f"{directory}/device/driver")),
         node=pci.node(address) if address else None,
-        speed_mbps=None if speed in _SPEED_UNKNOWN else speed,
+        speed_mbps=speed if speed is not None and 0 < speed < _SPEED_UNKNOWN else None,
         link=link,
         sriov=_read_sriov(host, pci, address) if address else None,
         irqs=pci.irqs(address) if address else (),
@@ -281,7 +281,7 @@ def _devices_in(host: Host, directory: str) -> t.Iterator[tuple[str, str | None]
     """
     for name in sorted(host.list_dir(directory) or (), key=_natural):
         link = host.readlink(f"{directory}/{name}")
-        if link is None or link.rstrip("/").rpartition("/")[2] == name:
+        if link is None or link.rstrip("/").endswith(f"/{name}"):
             yield name, link
 
 

@@ -43,7 +43,7 @@ _DEVICES = "/sys/bus/pci/devices"
 _ADDRESS = re.compile(r"([0-9a-fA-F]{1,8}):([0-9a-fA-F]{2}):([0-9a-fA-F]{2})\.([0-7])")
 _HOST_BRIDGE = re.compile(r"pci[0-9a-f]{4,8}:[0-9a-f]{2}")
 _HEX = re.compile(r"0x[0-9a-fA-F]{1,6}")
-_VECTOR = re.compile(r"[0-9]{1,9}")
+_VECTOR = re.compile(r"[1-9][0-9]{0,8}")
 _DRIVER_LIMIT = 64
 # A warning about hundreds of virtual functions names the first few.
 _NAMED = 4

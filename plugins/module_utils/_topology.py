@@ -389,7 +389,7 @@ class _Reader:
     def _last_level_cache(self, directory: str) -> tuple[int, str]:
         """Return the highest level of data cache and its directory; 0 and ``""`` when none is described."""
         levels = []
-        for name in self._host.list_dir(directory) or ():
+        for name in self._host.list_directories(directory) or ():
             if name.startswith("index"):
                 level = self._host.read_int(f"{directory}/{name}/level")
                 if level is not None and level > 0:
@@ -515,7 +515,7 @@ class _Reader:
         if not self._wants_memory:
             return None
         pools = []
-        for name in self._host.list_dir(directory) or ():
+        for name in self._host.list_directories(directory) or ():
             match = _HUGEPAGES.fullmatch(name)
             if match and int(match[1]):
                 counts = [self._count_in(f"{directory}/{name}/{kind}_hugepages") for kind in ("nr", "free", "surplus")]

@@ -95,8 +95,12 @@ class Tree:
 
     def beside(self, path: str) -> str:
         """Return a path beside ``path`` at which there has been nothing so far."""
-        self._count += 1
-        return f"{path}.{self._count}"
+        while True:
+            self._count += 1
+            name = f"{path}.{self._count}"
+            # A crowd may have been there first.
+            if not os.path.lexists(self.full(name)):
+                return name
 
     def on_repair(self, undo: t.Callable[[], None]) -> None:
         self._undo.append(undo)

@@ -1,0 +1,122 @@
+# Copyright (c) 2026, numapin.inference contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The command line: python3 tests/lab COMMAND."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+
+from fleet.console import FleetError, say, step
+
+from machines import image, inventory, machine, shapes
+from machines.places import PURPOSES
+
+EPILOG = """Commands:
+  prepare            install the packages that are missing and make the image
+  up SHAPE...        start machines from clean disks and wait for them; NAME=SHAPE names one otherwise than its shape
+  down [NAME...]     stop these, or all
+  status             what runs
+  ssh NAME [COMMAND] log in to one, or run a command there
+  shapes             the shapes there are, and why
+
+Inventory: build/lab/PURPOSE/inventory.yml. Environment: NUMAPIN_SUITE (Debian suite of the image, default bookworm),
+NUMAPIN_LAB_ACCELERATOR (kvm or tcg, default: kvm where the processor offers it)."""
+
+
+def main() -> int:
+    """Do what was asked; a fault ends with its message, never with a traceback."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="tests/lab", formatter_class=formatter, epilog=EPILOG)
+    parser.add_argument("--purpose", choices=PURPOSES, default="lab", help="whose machines; default: lab, a person's")
+    parser.add_argument("command", choices=("prepare", "up", "down", "status", "ssh", "shapes"))
+    parser.add_argument("words", nargs=argparse.REMAINDER, metavar="...", help="as listed below")
+    given = parser.parse_args()
+    try:
+        return act(given.command, given.purpose, given.words)
+    except FleetError as error:
+        print(f"\nERROR: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nStopped. Machines that were started stay; python3 tests/lab down stops them.", file=sys.stderr)
+        return 130
+
+
+def act(command: str, purpose: str, words: list[str]) -> int:
+    """Run one command."""
+    if command == "prepare":
+        prepare()
+    elif command == "up":
+        up(purpose, words)
+    elif command == "down":
+        down(purpose, words)
+    elif command == "status":
+        status()
+    elif command == "ssh":
+        log_in(purpose, words)
+    else:
+        for name in shapes.names():
+            print(f"{name:<12} {shapes.read(name).reason}")
+    return 0
+
+
+def prepare() -> image.Image:
+    """Packages and image."""
+    with step("Looking for the packages that are needed"):
+        image.install_packages()
+    return image.ready()
+
+
+def up(purpose: str, words: list[str]) -> None:
+    """Start machines from clean disks, all at once, and wait for them."""
+    if not words:
+        raise FleetError(f"Which machines? Shapes: {', '.join(shapes.names())}.")
+    wanted = {name: shapes.read(shape) for name, shape in map(named, words)}
+    made = prepare()
+    started = [machine.start(purpose, name, shape, made) for name, shape in wanted.items()]
+    for one in started:
+        machine.wait_for_ssh(one)
+    say(f"Inventory: {inventory.write(purpose, machine.running(purpose)).inventory}")
+
+
+def named(word: str) -> tuple[str, str]:
+    """NAME=SHAPE, or a shape that is its own name."""
+    name, equals, shape = word.partition("=")
+    if not re.fullmatch(r"[a-z][a-z0-9-]{0,31}", name):
+        raise FleetError(f"{name!r} is no name for a machine: small letters, digits and hyphens, as gpu-1=two-sockets.")
+    return name, shape if equals else name
+
+
+def down(purpose: str, names: list[str]) -> None:
+    """Stop machines, or all; what is not there is said, not refused."""
+    there = [one.name for one in machine.running(purpose)]
+    for name in names or there:
+        say(f"Stopped {name}" if machine.stop(purpose, name) else f"{name} did not run")
+    if not names and not there:
+        say(f"No machines of purpose {purpose} ran.")
+    inventory.write(purpose, machine.running(purpose))
+
+
+def status() -> None:
+    """List this checkout's machines."""
+    found = [one for purpose in PURPOSES for one in machine.running(purpose)]
+    for one in found:
+        where = f"PID {one.pid}, SSH at 127.0.0.1:{one.ssh_port}, {one.accelerator}"
+        print(f"{one.purpose:<6} {one.name:<16} {one.shape:<12} {where}")
+    if not found:
+        print("No machines of this checkout.")
+
+
+def log_in(purpose: str, words: list[str]) -> None:
+    """Become ssh."""
+    there = [one.name for one in machine.running(purpose)]
+    if not words or words[0] not in there:
+        raise FleetError(
+            f"Which machine? {', '.join(there) or 'None'} runs. Usage: python3 tests/lab ssh NAME [COMMAND]"
+        )
+    files = inventory.write(purpose, machine.running(purpose))
+    os.execvp("ssh", ["ssh", "-F", str(files.ssh_config), *words])
