@@ -8,7 +8,7 @@ It stands for vLLM where the real one cannot run (virtual machines that are emul
 library only, for Python 3.9 and newer, and few modules of that: every import is paid for at each start.
 
 Rooms, top-down: ``main`` (start to exit status) → ``server`` (connections, signals, shutdown, over ``http``) → ``api``
-(routes) → ``requests`` (what is refused), ``answers`` (the JSON) and ``engine`` (what runs, at what pace, how it ends) →
+(routes) → ``requests`` (what is refused), ``answers`` (the JSON), ``engine`` (what runs, at what pace, how it ends) →
 ``metrics``. ``processes`` has EngineCore and workers, ``options`` and ``config_file`` the command line,
 ``settings`` the environment.
 

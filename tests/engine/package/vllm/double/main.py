@@ -172,8 +172,8 @@ def _max_model_len(options: Options, model: str, settings: Settings) -> int:
             f"(max_position_embeddings={float(derived)} or model_max_length=None in model's config.json). To allow "
             "overriding this maximum, set the env var VLLM_ALLOW_LONG_MAX_MODEL_LEN=1. VLLM_ALLOW_LONG_MAX_MODEL_LEN "
             "must be used with extreme caution. If the model uses relative position encoding (RoPE), positions "
-            "exceeding derived_max_model_len lead to nan. If the model uses absolute position encoding, positions exceeding "
-            "derived_max_model_len will cause a CUDA array out-of-bounds error."
+            "exceeding derived_max_model_len lead to nan. If the model uses absolute position encoding, positions "
+            "exceeding derived_max_model_len will cause a CUDA array out-of-bounds error."
         )
     return wanted
 

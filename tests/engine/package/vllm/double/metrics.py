@@ -5,8 +5,8 @@
 """vLLM's ``/metrics``: names, types, labels and buckets of 0.32 (vllm/v1/metrics: loggers.py, perf.py, buckets.py).
 
 The gauges of requests lag behind on purpose, as vLLM's do: who waits for zero in flight must not believe them at once.
-What the Python client adds about the process itself (``python_*``, ``process_*``, ``http_*``) is not here; long help texts
-are cut.
+What the Python client adds about the process itself (``python_*``, ``process_*``, ``http_*``) is not here; long help
+texts are cut.
 """
 
 from __future__ import annotations
