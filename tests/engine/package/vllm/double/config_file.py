@@ -107,7 +107,7 @@ def _scalar(text: str, lines: _Lines, number: int) -> bool | str:
     if text[:1] in ("'", '"'):
         return _quoted(text, lines, number)
     while lines.continues():  # a long text, folded
-        text = f"{text} {_without_comment(lines.take()[1].strip())}"
+        text = f"{text} {_without_comment(lines.take()[1].strip())}".lstrip()
     if text[:1] in tuple("&*!|>{}[]%@`,?") or text.startswith("- ") or ": " in text or text.endswith(":"):
         raise _BeyondUs(f"line {number}: {text!r} is more than a plain scalar")
     if _ODD_NUMBER.match(text):
