@@ -20,7 +20,7 @@ KEY = "sk-contract-0123456789"
 MAX_MODEL_LEN = 4096
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 # Exactly as many tokens as asked for, whatever the model would say.
-EXACT = {"temperature": 0, "ignore_eos": True}
+EXACT: dict[str, t.Any] = {"temperature": 0, "ignore_eos": True}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,10 +47,10 @@ class Ask:
         return headers
 
 
-def completion(name: str, /, path: str = COMPLETIONS, **more: t.Any) -> Ask:
+def completion(name: str, /, **more: t.Any) -> Ask:
     """A completion of five tokens, changed by ``more``; None takes a key away."""
     body = {"model": MODEL, "prompt": "One instance per node", "max_tokens": 5, **EXACT, **more}
-    return Ask(name, "POST", path, {key: value for key, value in body.items() if value is not None})
+    return Ask(name, "POST", COMPLETIONS, {key: value for key, value in body.items() if value is not None})
 
 
 def chat(name: str, /, **more: t.Any) -> Ask:
@@ -61,9 +61,9 @@ def chat(name: str, /, **more: t.Any) -> Ask:
 
 
 # Long enough that not all of its tokens come in one chunk.
-STREAM = {"stream": True, "max_tokens": 60}
-USAGE = {**STREAM, "stream_options": {"include_usage": True}}
-CONTINUOUS = {**STREAM, "stream_options": {"include_usage": True, "continuous_usage_stats": True}}
+STREAM: dict[str, t.Any] = {"stream": True, "max_tokens": 60}
+USAGE: dict[str, t.Any] = {**STREAM, "stream_options": {"include_usage": True}}
+CONTINUOUS: dict[str, t.Any] = {**STREAM, "stream_options": {"include_usage": True, "continuous_usage_stats": True}}
 PARTS = [{"role": "user", "content": [{"type": "text", "text": "One instance per node"}]}]
 
 REQUESTS: tuple[Ask, ...] = (
@@ -134,5 +134,7 @@ REQUESTS: tuple[Ask, ...] = (
     completion("min_tokens above max_tokens", min_tokens=6),
     completion("a temperature below 0", temperature=-1),
     completion("a temperature above 2", temperature=3),
+    completion("a temperature that is no number", temperature="warm"),
     completion("stream options without a stream", stream_options={"include_usage": True}),
+    completion("stream options that are a list", stream=True, stream_options=[1]),
 )

@@ -23,6 +23,7 @@ NOT_DOUBLED = (
 _INTEGERS = ("max_tokens", "max_completion_tokens", "n", "min_tokens", "seed", "priority")
 _NULLABLE_INTEGERS = ("max_tokens", "max_completion_tokens", "seed")
 _DEFAULT_MAX_TOKENS = 16
+_NO_OBJECT = "Input should be a valid dictionary or object to extract fields from"
 
 
 class Refused(Exception):
@@ -78,16 +79,18 @@ def wrong(message: str, param: str, value: t.Any = None) -> Refused:
 def check(body: t.Any, is_chat: bool) -> Asked:
     """The request's shape; Refused."""
     if not isinstance(body, dict):
-        text = "Input should be a valid dictionary or object to extract fields from"
-        raise invalid("model_attributes_type", "body", text, body)
+        raise invalid("model_attributes_type", "body", _NO_OBJECT, body)
     if not is_chat and body.get("prompt") in (None, ""):
         raise wrong("Either prompt or prompt_embeds must be provided and non-empty.", "prompt")
     if body.get("stream_options") and not body.get("stream"):
         raise wrong("Stream options can only be defined when `stream=True`.", "stream_options")
     if is_chat:
         _check_messages(body)
+    if body.get("stream_options") is not None and not isinstance(body["stream_options"], dict):
+        raise invalid("model_attributes_type", "body.stream_options", _NO_OBJECT, body["stream_options"])
     for name in _INTEGERS:
         _check_integer(body, name)
+    _check_temperature(body)
     if body.get("model") is not None and not isinstance(body["model"], str):
         raise invalid("string_type", "body.model", "Input should be a valid string", body["model"])
     _check_doubled(body, is_chat)
@@ -119,6 +122,18 @@ def _check_integer(body: Json, name: str) -> None:
         body[name] = int(value)
     elif not isinstance(value, int):
         raise invalid("int_type", where, "Input should be a valid integer", value)
+
+
+def _check_temperature(body: Json) -> None:
+    value = body.get("temperature")
+    try:
+        if value is not None:
+            body["temperature"] = float(value)
+    except ValueError:
+        text = "Input should be a valid number, unable to parse string as a number"
+        raise invalid("float_parsing", "body.temperature", text, value) from None
+    except TypeError:
+        raise invalid("float_type", "body.temperature", "Input should be a valid number", value) from None
 
 
 def _check_doubled(body: Json, is_chat: bool) -> None:
@@ -181,12 +196,10 @@ def sampling(asked: Asked, count: int, max_model_len: int) -> int:
     room = max_model_len - count
     tokens = room if asked.max_tokens is None else min(asked.max_tokens, room)
     temperature = asked.body.get("temperature")
-    if temperature is not None:
-        temperature = float(temperature)
-        if temperature < 0:
-            raise wrong(f"temperature must be non-negative, got {temperature}.", "temperature", temperature)
-        if temperature > 2:
-            raise wrong(f"temperature must be in [0, 2], got {temperature}.", "temperature", temperature)
+    if temperature is not None and temperature < 0:
+        raise wrong(f"temperature must be non-negative, got {temperature}.", "temperature", temperature)
+    if temperature is not None and temperature > 2:
+        raise wrong(f"temperature must be in [0, 2], got {temperature}.", "temperature", temperature)
     if tokens < 1:
         raise wrong(f"max_tokens must be at least 1, got {tokens}.", "max_tokens", tokens)
     if asked.min_tokens > tokens:

@@ -160,7 +160,7 @@ class Server:
         seconds: float | None = None
         try:
             while not self._closing:
-                request = connection.read_request(seconds)
+                request = self._next_request(connection, seconds)
                 if request is None:
                     break
                 status = self._api.handle(request, connection)
@@ -168,8 +168,6 @@ class Server:
                 if not request.keep_alive:
                     break
                 seconds = self._keep_alive_seconds
-        except (BadRequest, ValueError):
-            self._refuse(connection)
         except (OSError, ClientGone):
             pass
         except Exception as error:
@@ -179,6 +177,13 @@ class Server:
             connection.socket.close()
             with self._lock:
                 self._connections.discard(connection)
+
+    def _next_request(self, connection: Connection, seconds: float | None) -> Request | None:
+        try:
+            return connection.read_request(seconds)
+        except (BadRequest, ValueError):
+            self._refuse(connection)
+            return None
 
     def _refuse(self, connection: Connection) -> None:
         headers = {"content-type": "text/plain; charset=utf-8"}
