@@ -7,7 +7,7 @@
 Run as ``tests/engine/against-real``. Needs what ``python3 tests/containers prepare`` builds (image, vLLM and model in
 .cache/containers; what is missing is built now, which takes minutes). The real one's answers stay in
 build/engine/vllm-answers.json; kept as tests/engine/contract/vllm-answers.json they are compared with on every machine.
-About six minutes: vLLM is started nine times.
+Some minutes: vLLM is started ten times, five of them only to refuse.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def ask_real_vllm(settings: Settings) -> None:
     mounts = (*shared.mounts(), f"{HERE}:/engine:ro", f"{ANSWERS.parent}:/answers:rw")
     try:
         container = hosts.up(PURPOSE, [hosts.Host(NAME, "engines", NUMBER, mounts)], settings)[0]
-        with step("Asking vLLM (it is started nine times)"):
+        with step("Asking vLLM (it is started ten times)"):
             show(command_in(container.container_id), timeout_seconds=LIMIT_SECONDS)
     finally:
         hosts.down(PURPOSE)

@@ -263,6 +263,16 @@ def test_processes_threads_and_memory_are_where_the_environment_puts_them(double
         assert b"CUDA_VISIBLE_DEVICES=GPU-0" in pathlib.Path(f"/proc/{core}/environ").read_bytes().split(b"\0")
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_nothing_is_left_behind(double: Engine, number: signal.Signals) -> None:
+    with running(double, tensor_parallel_size=2) as server:
+        children = descendants(server.process.pid)
+        assert len(children) == 3
+        server.process.send_signal(number)
+        server.wait(20)
+        assert until(10, lambda: not any(alive(pid) for pid in children))
+
+
 def anonymous_mib(pid: int) -> float:
     """Resident anonymous memory."""
     lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()

@@ -5,7 +5,8 @@
 """vLLM is several processes: the API server starts EngineCore, EngineCore one worker per rank. So is the double.
 
 The children hold memory and threads, so that their placement can be proved; the answers are the API server's work. Each
-child ends when its parent's end of a pipe is closed, however the parent ended: vLLM's workers do the same.
+child ends when its parent's end of a pipe is closed, however the parent ended: vLLM's workers do so, its EngineCore
+does not (after ``kill -9`` of the API server it is systemd that ends it).
 """
 
 from __future__ import annotations
