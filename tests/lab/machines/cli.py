@@ -79,7 +79,7 @@ def up(purpose: str, words: list[str]) -> None:
     made = prepare()
     started = [machine.start(purpose, name, shape, made) for name, shape in wanted.items()]
     for one in started:
-        machine.wait_for_ssh(one)
+        machine.ready(one, wanted[one.name], made)
     say(f"Inventory: {inventory.write(purpose, machine.running(purpose)).inventory}")
 
 

@@ -26,8 +26,10 @@ from machines.image import Image
 from machines.places import RUNNING, accelerator
 from machines.shapes import Shape
 
-# Until the SSH server greets. Emulation on two busy CPUs takes a minute and a half at worst.
-SSH_SECONDS = {"tcg": 240, "kvm": 90}
+# Until the SSH server greets: 15 to 35 s under emulation on two CPUs, three times as much on busy ones.
+SSH_SECONDS = {"tcg": 120, "kvm": 60}
+# An emulated kernel sometimes hangs before it says its first word, with its processors spinning.
+BOOT_ATTEMPTS = 3
 STOP_SECONDS = 15
 HEARTBEAT_SECONDS = 20
 # A port may be taken between choosing it and QEMU's taking it.
@@ -103,6 +105,20 @@ def launch(purpose: str, name: str, shape: Shape, image: Image) -> Machine:
             break
     said = last_lines(log.read_text(encoding="utf-8", errors="replace"))
     raise FleetError(f"QEMU did not start {name} ({log}):\n{said or '  | nothing'}")
+
+
+def ready(machine: Machine, shape: Shape, image: Image) -> Machine:
+    """Wait until a machine that was started can be used; one that hangs is started anew. Raises ``FleetError``."""
+    for _attempt in range(BOOT_ATTEMPTS - 1):
+        try:
+            wait_for_ssh(machine)
+        except FleetError as error:
+            say(f"{error}\nStarting {machine.name} anew")
+            machine = start(machine.purpose, machine.name, shape, image)
+        else:
+            return machine
+    wait_for_ssh(machine)
+    return machine
 
 
 def wait_for_ssh(machine: Machine) -> None:

@@ -77,8 +77,7 @@ def observe_machines(names: c.Sequence[str], made: image.Image, observed: pathli
             for name in names:
                 stack.callback(machine.stop, PURPOSE, name)
                 started.append(machine.start(PURPOSE, name, shapes.read(name), made))
-            for one in started:
-                machine.wait_for_ssh(one)
+            started = [machine.ready(one, shapes.read(one.name), made) for one in started]
         files = inventory.write(PURPOSE, started)
         with step("Asking their own tools"):
             tools_of_all(names, files.ssh_config, observed, "before.txt")
