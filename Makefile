@@ -46,7 +46,7 @@ demo-down: $(ENVIRONMENT) $(DEV) ## remove the demo
 
 .PHONY: test check
 test: check ## everything: check, then two lanes, then virtual machines, then the containers
-	@tools/lanes "sanity units integration" "oracle nginx fuzz-some containers"
+	@tools/lanes "sanity units integration" "oracle nginx engine fuzz-some containers"
 	@$(MAKE) --no-print-directory lab-facts
 	@$(MAKE) --no-print-directory molecule
 	@now=$$(( $$(date +%s) - NUMAPIN_STARTED )); printf '\n==== all of make test passed in %d:%02d\n' $$((now / 60)) $$((now % 60))
@@ -98,6 +98,13 @@ fuzz-some: $(ENVIRONMENT) $(DEV) ## the same with 3,000 of them
 oracle: $(ENVIRONMENT) $(DEV) ## the topology reader against hwloc, on the machines captured for hwloc's own tests
 	@$(STEP) 5m "packages for the oracle" tools/apt-install hwloc-nox tar
 	@$(STEP) 10m "pytest: what hwloc sees in captured machines" pytest -q tests/oracle
+
+.PHONY: engine engine-real
+engine: $(ENVIRONMENT) $(DEV) ## the engine double, and what the real vLLM answered to the same requests
+	@$(STEP) 5m "pytest: the engine double" pytest -q tests/engine
+
+engine-real: $(ENVIRONMENT) $(DEV) containers ## the same requests to the double and to the real vLLM, in a container
+	@$(STEP) 20m "the engine double against the real vLLM" tests/engine/against-real
 
 .PHONY: collection sanity units integration containers molecule lab-facts
 collection: $(ENVIRONMENT)
