@@ -52,6 +52,8 @@ _NUMASTAT_NAMES = ("numa_hit", "numa_miss", "numa_foreign", "interleave_hit", "l
 _AMD_COMPUTE_UNITS = re.compile(r"^vendor_id\s*: AuthenticAMD\ncpu family\s*: (?:21|22)$", re.MULTILINE)
 # A damaged tree can be wrong in every one of its files; a person reads the first few dozen lines.
 _WARNING_LIMIT = 40
+# MAX_NUMNODES of the largest kernel that can be built (NODES_SHIFT 10) is 1024.
+_HIGHEST_NODE = 1023
 _SHOWN_LIMIT = 100
 
 
@@ -193,6 +195,7 @@ class _Reader:
         self._wants_cpus = "cpus" in parts
         self._wants_memory = "memory" in parts
         self._warnings: dict[str, None] = {}
+        self._shown_order = ""
 
     def read(self) -> Topology:
         described, present, online = self._cpu_ids()
@@ -422,7 +425,9 @@ class _Reader:
 
     def _node_cpus(self, online: frozenset[int]) -> tuple[dict[int, frozenset[int]], tuple[int, ...]]:
         """Return the online CPUs of every online node, and the nodes in the order of the distance files."""
-        described = _numbers(self._host.list_directories(_NODE), "node")
+        described = frozenset(
+            number for number in _numbers(self._host.list_directories(_NODE), "node") if number <= _HIGHEST_NODE
+        )
         listed = self._set_in(_NODE, ["online"])
         if not listed:
             listed = described
@@ -499,7 +504,8 @@ class _Reader:
         numbers = (text or "").split()
         if text is None or len(numbers) != len(order) or not all(_DISTANCE.fullmatch(n) for n in numbers):
             said = "cannot be read" if text is None else f"says {text.strip()[:80]!r}"
-            self._warn(f"{path} {said} and not one distance for each of the nodes {_shown(order)}")
+            self._shown_order = self._shown_order or _shown(order)
+            self._warn(f"{path} {said} and not one distance for each of the nodes {self._shown_order}")
             return ()
         return tuple(Distance(node, int(number)) for node, number in zip(order, numbers))
 

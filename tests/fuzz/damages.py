@@ -398,7 +398,7 @@ def _link_inside(tree: Tree, path: str, rng: random.Random) -> str:
 def _cycle(tree: Tree, path: str, rng: random.Random) -> str:
     length = rng.choice((1, 2, 3, 39, 41, 200))
     tree.take_away(path)
-    names = [path, *(tree.beside(path) for _ in range(1, length))]
+    names = [path, *(tree.beside(path) for _number in range(1, length))]
     for name, following in zip(names, [*names[1:], path]):
         if name != path:
             tree.added(name)
@@ -409,7 +409,7 @@ def _cycle(tree: Tree, path: str, rng: random.Random) -> str:
 def _chain(tree: Tree, path: str, rng: random.Random) -> str:
     length = rng.choice((1, 39, 41, 200))
     aside = tree.take_away(path)
-    names = [path, *(tree.beside(path) for _ in range(length))]
+    names = [path, *(tree.beside(path) for _number in range(length))]
     for name, following in zip(names, names[1:]):
         os.symlink(os.path.basename(following), tree.full(name))
         tree.added(following)
