@@ -8,11 +8,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-
-if t.TYPE_CHECKING:
-    from ansible_collections.numapin.inference.plugins.plugin_utils._query import Query
 
 
 class ActionModule(ActionBase):
@@ -22,39 +18,39 @@ class ActionModule(ActionBase):
     _supports_async = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
-        """Return the module's result, with ``query_result`` when ``query`` was given."""
+        """Return the module's result, with ``query_result`` when ``query`` was given.
+
+        What is wrong with ``query`` is a result like any other failure of the module: ``failed_when`` sees it.
+        """
         arguments = dict(self._task.args)
         expression = arguments.get("query")
-        query = _compiled(expression)
         result: dict[str, t.Any] = super().run(tmp, task_vars)
-        result.update(self._execute_module(module_args=arguments, task_vars=task_vars, wrap_async=self._task.async_val))
-        facts = result.get("ansible_facts")
-        if query is not None and not result.get("failed") and isinstance(facts, t.Mapping) and "numa" in facts:
-            result["query_result"] = _answer(query, facts["numa"])
+        if expression is None:
+            return result | self._module(arguments, task_vars)
+        if not isinstance(expression, str):
+            return result | _failed(
+                f'query is {expression!r}; it takes a JMESPath expression as text, such as "gpus[].uuid"'
+            )
+        # Loaded by those calls only that need it.
+        from ansible_collections.numapin.inference.plugins.plugin_utils._models import plain
+        from ansible_collections.numapin.inference.plugins.plugin_utils._query import Query, QueryError
+
+        try:
+            query = Query(expression)
+            result.update(self._module(arguments, task_vars))
+            facts = result.get("ansible_facts")
+            if not result.get("failed") and isinstance(facts, t.Mapping) and "numa" in facts:
+                result["query_result"] = query.search(plain(facts["numa"]))
+        except QueryError as error:
+            result.update(_failed(f"the query {expression!r} {error}"))
         return result
 
-
-def _compiled(expression: object) -> Query | None:
-    """Return the expression ready to use; this and its library are loaded by those calls only that have one."""
-    if expression is None:
-        return None
-    if not isinstance(expression, str):
-        raise AnsibleActionFail(
-            f'numa_facts: query is {expression!r}; it takes a JMESPath expression as text, such as "gpus[].uuid"'
+    def _module(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any] | None) -> dict[str, t.Any]:
+        returned: dict[str, t.Any] = self._execute_module(
+            module_args=arguments, task_vars=task_vars, wrap_async=self._task.async_val
         )
-    from ansible_collections.numapin.inference.plugins.plugin_utils._query import Query, QueryError
-
-    try:
-        return Query(expression)
-    except QueryError as error:
-        raise AnsibleActionFail(f"numa_facts: the query {expression!r} {error}") from error
+        return returned
 
 
-def _answer(query: Query, facts: object) -> t.Any:
-    from ansible_collections.numapin.inference.plugins.plugin_utils._models import plain
-    from ansible_collections.numapin.inference.plugins.plugin_utils._query import QueryError
-
-    try:
-        return query.search(plain(facts))
-    except QueryError as error:
-        raise AnsibleActionFail(f"numa_facts: the query {query.expression!r} {error}") from error
+def _failed(message: str) -> dict[str, t.Any]:
+    return {"failed": True, "msg": f"numa_facts: {message}"}
