@@ -66,7 +66,8 @@ __all__ = (
 COLLECTION_VERSION = "0.1.0"
 
 _LINK_LIMIT = 40
-_LISTED_AND_READ = re.compile(r"^/sys/devices/system/|/msi_irqs/[0-9]+$")
+# ppin is the processor's serial number (drivers/base/topology.c): only its name is taken.
+_LISTED_AND_READ = re.compile(r"^/sys/devices/system/(?!.*/ppin$)|/msi_irqs/[0-9]+$")
 
 
 # What is read

@@ -551,3 +551,11 @@ def test_answers_that_cannot_be_read(tmp_path: Path, name: str, content: str, me
     trees.write(tmp_path / "numapin" / name, content)
     with pytest.raises(NumapinError, match=message):
         recorded_answers(Host(str(tmp_path)))
+
+
+def test_the_serial_number_of_a_processor_stays_there(tmp_path: Path) -> None:
+    root = trees.lay_out(tmp_path, trees.two_sockets())
+    trees.write(root / "sys/devices/system/cpu/cpu0/topology/ppin", "0x2b5f00d1ce000001\n")
+    host = RecordingHost(str(root))
+    gather(host, frozenset(PARTS), {}, GpuSources())
+    assert not [path for path, entry in host.recorded().items() if "2b5f00d1ce" in entry.text]
