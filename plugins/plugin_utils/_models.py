@@ -270,7 +270,7 @@ class _Reader:
     def _name(self) -> str:
         value = self._entry.get("name")
         if isinstance(value, str) and _NAME.fullmatch(value):
-            return plain(value)  # type: ignore[no-any-return]
+            return str(plain(value))
         if "name" not in self._entry:
             self._refuse("has no `name`. Give it one, such as `name: llama-3-70b`.")
         else:
@@ -291,7 +291,7 @@ class _Reader:
             )
             return ""
         if isinstance(value, str) and (_HUB_ID.fullmatch(value) or _DIRECTORY.fullmatch(value)):
-            return plain(value)  # type: ignore[no-any-return]
+            return str(plain(value))
         self._refuse(
             f"`source` is {value!r}. Allowed is the absolute path of a directory on the host (`/opt/models/llama`) or"
             " a hub id (`ORG/NAME`)."
@@ -322,7 +322,7 @@ class _Reader:
     def _choice(self, key: str, allowed: t.Sequence[str], default: str) -> str:
         value = self._entry.get(key, default)
         if isinstance(value, str) and value in allowed:
-            return plain(value)  # type: ignore[no-any-return]
+            return str(plain(value))
         near = difflib.get_close_matches(str(value), allowed, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         self._refuse(f"`{key}` is {value!r}. Allowed are {', '.join(allowed)}.{hint}")
@@ -340,7 +340,7 @@ class _Reader:
             return None
         if self._entry.get("device") == "cpu":
             self._refuse("has `device: cpu` and a `gpus` selector, which exclude each other. Leave one of them out.")
-        return plain(value)  # type: ignore[no-any-return]
+        return str(plain(value))
 
     def _port(self) -> int | None:
         value = self._entry.get("port")

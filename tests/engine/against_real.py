@@ -20,6 +20,7 @@ import sys
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "containers"))
 
+# Importable only now (E402): a script finds what lies beside it through the path that was just set.
 from fleet import hosts, vllm  # noqa: E402
 from fleet.console import FleetError, as_root, say, show, step  # noqa: E402
 from fleet.podman import cgroups  # noqa: E402

@@ -16,6 +16,7 @@ import pytest
 HERE = pathlib.Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "package")]
 
+# Importable only now (E402): a script finds what lies beside it through the path that was just set.
 from contract.server import Engine  # noqa: E402
 from verdict import COMPARED, NOT_COMPARED  # noqa: E402
 

@@ -18,15 +18,14 @@ import signal
 import subprocess
 import sys
 import tarfile
-import typing as t
 
 import pytest
 from fleet.console import FleetError
+from fleet.cpus import numbers, spell
 from fleet.settings import BUILD, REPOSITORY
 from machines import shapes
 from machines.observation import PCI_ADDRESS, Comparison, Facts, Observation, load
 from machines.observe import HUGE_PAGES, OBSERVED, THIS_MACHINE, observe
-from machines.shapes import numbers
 
 SHAPES = ("two-sockets", "four-nodes", "smt-offline", "one-node")
 # What a run of the module and of numactl itself take from the free memory and give back, beyond what was free before
@@ -57,17 +56,6 @@ def machine(request: pytest.FixtureRequest, observed: None) -> Observation:
     return load(request.param)
 
 
-def spelled(cpus: t.Iterable[int]) -> str:
-    """Numbers as a cpulist."""
-    parts: list[list[int]] = []
-    for cpu in sorted(cpus):
-        if parts and cpu == parts[-1][1] + 1:
-            parts[-1][1] = cpu
-        else:
-            parts.append([cpu, cpu])
-    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in parts)
-
-
 def test_nodes(machine: Observation) -> None:
     """Ids, CPUs, memory and distances are numactl's, kinds and offline nodes those of the kernel's own lists."""
     theirs, nodes = machine.before, machine.facts["nodes"]
@@ -78,7 +66,7 @@ def test_nodes(machine: Observation) -> None:
         for node, distances in zip(nodes, theirs.distances, strict=True):
             where = f"node {node['id']}"
             cpus = [int(word) for word in theirs.numactl(node["id"], "cpus").split()]
-            same.equal(f"{where} cpus", node["cpus"], spelled(cpus))
+            same.equal(f"{where} cpus", node["cpus"], spell(cpus))
             same.equal(f"{where} cpu_count", node["cpu_count"], len(cpus))
             same.equal(f"{where} memory", f"{node['memory_total_mib']} MB", theirs.numactl(node["id"], "size"))
             same.equal(f"{where} distances", [entry["distance"] for entry in node["distances"]], distances)
@@ -88,7 +76,7 @@ def test_nodes(machine: Observation) -> None:
             same.equal(f"{where} kind", node["kind"], kinds[int(has[0]), int(has[1])])
             free_memory(machine, same, node)
         offline = numbers(theirs.files["node/possible"]) - set(ids)
-        same.equal("offline_nodes", machine.facts["offline_nodes"], spelled(offline))
+        same.equal("offline_nodes", machine.facts["offline_nodes"], spell(offline))
 
 
 def free_memory(machine: Observation, same: Comparison, node: Facts) -> None:
@@ -145,20 +133,20 @@ def test_cpus(machine: Observation) -> None:
             same.equal(f"{where} smt_siblings", cpu["smt_siblings"], siblings)
         same.equal("offline_cpus", machine.facts["offline_cpus"], offline(machine))
         said = machine.before.lscpu.get("Off-line CPU(s) list", "")
-        same.equal("lscpu's offline CPUs", machine.facts["offline_cpus"], spelled(numbers(said)))
+        same.equal("lscpu's offline CPUs", machine.facts["offline_cpus"], spell(numbers(said)))
         same.equal("packages", machine.facts["packages"], packages(rows))
         same.equal("number of packages", str(len(machine.facts["packages"])), machine.before.lscpu["Socket(s)"])
         for node in machine.facts["nodes"]:
             own = {row["socket"] for row in rows.values() if row["online"] and row["node"] == node["id"]}
             same.equal(f"node {node['id']} package_ids", node["package_ids"], sorted(own))
         allowed = numbers(machine.before.text("allowed cpus")) & numbers(files["cpu/online"])
-        same.equal("allowed_cpus", machine.facts["allowed_cpus"], spelled(allowed))
+        same.equal("allowed_cpus", machine.facts["allowed_cpus"], spell(allowed))
 
 
 def offline(machine: Observation) -> str:
     """CPUs that are present and not online, from the kernel's lists."""
     files = machine.before.files
-    return spelled(numbers(files["cpu/present"]) - numbers(files["cpu/online"]))
+    return spell(numbers(files["cpu/present"]) - numbers(files["cpu/online"]))
 
 
 def packages(rows: dict[int, Facts]) -> list[Facts]:
@@ -168,7 +156,7 @@ def packages(rows: dict[int, Facts]) -> list[Facts]:
         if row["online"]:
             found.setdefault(row["socket"], []).append(row)
     return [
-        {"id": package, "cpus": spelled(row["cpu"] for row in own), "nodes": sorted({row["node"] for row in own})}
+        {"id": package, "cpus": spell([row["cpu"] for row in own]), "nodes": sorted({row["node"] for row in own})}
         for package, own in sorted(found.items())
     ]
 
@@ -203,7 +191,7 @@ def last_level_caches(machine: Observation) -> dict[int, tuple[int, str]]:
         match = re.fullmatch(r"cpu/cpu(\d+)/cache/(index\d+)/level", path)
         if match and files[path.replace("level", "type")] != "Instruction":
             # Some kernels leave CPUs in the list that went offline.
-            cpus = spelled(numbers(files[path.replace("level", "shared_cpu_list")]) & online)
+            cpus = spell(numbers(files[path.replace("level", "shared_cpu_list")]) & online)
             found[int(match[1])] = max(found.get(int(match[1]), (0, "")), (int(level), cpus))
     return found
 
@@ -273,10 +261,10 @@ def test_shape(machine: Observation) -> None:
     with Comparison(machine) as same:
         same.equal("gathered", facts["gathered"], PARTS)
         same.equal("nodes", [node["id"] for node in facts["nodes"]], list(range(len(shape.nodes))))
-        same.equal("offline_cpus", facts["offline_cpus"], spelled(offline_cpus))
+        same.equal("offline_cpus", facts["offline_cpus"], spell(offline_cpus))
         for node, wanted in zip(facts["nodes"], shape.nodes, strict=True):
             where = f"node {node['id']}"
-            same.equal(f"{where} cpus", node["cpus"], spelled(numbers(wanted.cpus) - offline_cpus))
+            same.equal(f"{where} cpus", node["cpus"], spell(numbers(wanted.cpus) - offline_cpus))
             same.equal(f"{where} kind", node["kind"], "cpu_and_memory" if wanted.cpus else "memory_only")
             # The kernel and the firmware keep some for themselves, most of it on the first node.
             same.between(f"{where} memory", wanted.memory_mib * 0.75, node["memory_total_mib"], wanted.memory_mib)
@@ -291,7 +279,7 @@ def test_shape(machine: Observation) -> None:
             if cpu["online"]:
                 first = cpu["id"] - cpu["id"] % shape.threads
                 siblings = set(range(first, first + shape.threads)) - offline_cpus
-                same.equal(f"cpu {cpu['id']} siblings", cpu["smt_siblings"], spelled(siblings))
+                same.equal(f"cpu {cpu['id']} siblings", cpu["smt_siblings"], spell(siblings))
         pages = {node["id"]: pool["total"] for node in facts["nodes"] for pool in node["hugepages"] if pool["total"]}
         last = max(number for number, node in enumerate(shape.nodes) if node.cpus)
         same.equal("huge pages", pages, {last: HUGE_PAGES})
@@ -323,8 +311,8 @@ def test_capture_names_nobody(machine: Observation) -> None:
     if machine.shape is None:
         pytest.skip("who the machine is that the tests run on is nobody's business")
     with tarfile.open(machine.capture) as archive:
-        members = [member for member in archive.getmembers() if member.isfile()]
-        content = b"\n".join(archive.extractfile(member).read() for member in members)  # type: ignore[union-attr]
+        files = [file for file in map(archive.extractfile, archive.getmembers()) if file is not None]
+        content = b"\n".join(file.read() for file in files)
         names = "\n".join(member.name for member in archive.getmembers())
     text = names + "\n" + content.decode(errors="replace")
     secrets = ("numapin-lab-", "52:54:00:4c", "52540", "10.0.2.", machine.name)

@@ -78,6 +78,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     server: Backend
     timeout = 10
 
+    # The name of the argument is that of http.server (A002).
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         pass
 

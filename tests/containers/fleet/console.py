@@ -87,6 +87,7 @@ def wait(process: subprocess.Popen[bytes], timeout_seconds: int) -> int | None:
             try:
                 return process.wait(timeout=min(left, HEARTBEAT_SECONDS))
             except subprocess.TimeoutExpired:
+                # Popen's type lets a command be one text or path; all of ours are lists.
                 name = pathlib.Path(str(process.args[0])).name  # type: ignore[index]
                 say(f"  … {name} is still at it ({time.monotonic() - started:.0f} s)")
         return None

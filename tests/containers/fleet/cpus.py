@@ -45,7 +45,12 @@ def siblings(cpu: int, system: pathlib.Path) -> frozenset[int]:
 
 def parse(path: pathlib.Path) -> frozenset[int]:
     """A file in the kernel's cpulist notation."""
-    ranges = [part.split("-") for part in path.read_text(encoding="ascii").strip().split(",") if part]
+    return numbers(path.read_text(encoding="ascii").strip())
+
+
+def numbers(cpulist: str) -> frozenset[int]:
+    """The CPUs of a cpulist."""
+    ranges = [part.split("-") for part in cpulist.split(",") if part]
     return frozenset(cpu for ends in ranges for cpu in range(int(ends[0]), int(ends[-1]) + 1))
 
 

@@ -134,9 +134,11 @@ def metrics_page(endpoint: Endpoint) -> t.Any:
     return {
         "content type": headers.get("content-type"),
         "shapes": normal.metric_shapes(page),
+        # mypy cannot infer a lambda that binds a loop's name by its default.
         "added": {name: until(15, lambda name=name: added(name) == wanted[name]) for name in wanted},  # type: ignore[misc]
         "prompt tokens added": until(15, lambda: added("vllm:prompt_tokens_total") > 0),
         "idle in the end": {
+            # As above.
             name: until(15, lambda name=name: normal.sums(endpoint.text("/metrics"))[name] == 0)  # type: ignore[misc]
             for name in idle
         },

@@ -10,8 +10,10 @@ import collections.abc as c
 import hashlib
 import pathlib
 
+from fleet.cpus import numbers
+
 from machines.image import Image
-from machines.shapes import Device, Shape, numbers
+from machines.shapes import Device, Shape
 
 # The network with this address is the one that carries SSH; image/build-disk gives it its IP address.
 MANAGEMENT_MAC = "52:54:00:4c:00:00"

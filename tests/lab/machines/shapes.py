@@ -12,6 +12,7 @@ import typing as t
 
 import tomllib
 from fleet.console import FleetError
+from fleet.cpus import numbers
 
 SHAPES = pathlib.Path(__file__).resolve().parents[1] / "shapes"
 DEVICE_KINDS = ("network", "nvme")
@@ -120,12 +121,6 @@ def check_distances(shape: Shape) -> None:
         for there, distance in enumerate(row):
             right = distance == LOCAL_DISTANCE if here == there else LOCAL_DISTANCE < distance <= LARGEST_DISTANCE
             need(right, f"the distance from node {here} to {there} is {distance}")
-
-
-def numbers(cpulist: str) -> set[int]:
-    """The CPUs of a cpulist."""
-    ends = [part.split("-") for part in cpulist.split(",") if part]
-    return {cpu for pair in ends for cpu in range(int(pair[0]), int(pair[-1]) + 1)}
 
 
 def need(condition: t.Any, message: str) -> None:

@@ -57,6 +57,7 @@ class Engine:
         engine = self
 
         class Handler(BaseHTTPRequestHandler):
+            # The name of the argument is that of http.server (A002).
             def log_message(self, format: str, *args: t.Any) -> None:  # noqa: A002
                 pass
 

@@ -88,7 +88,7 @@ class Generation:
         """The words of the tokens from ``start`` to before ``end``."""
         return "".join(f" {WORDS[number % len(WORDS)]}" for number in range(start, end))
 
-    def steps(self, client: socket.socket | None) -> t.Iterator[int]:
+    def steps(self, client: socket.socket | None) -> t.Generator[int, None, None]:
         """Yield how many tokens are new, as they come; 0 only at an abort. Ends when ``finish_reason`` is set."""
         return self._engine.run(self, self._finish, client)
 
@@ -102,6 +102,8 @@ class Engine:
         self._max_running = max_running
         self._max_unfinished = max_unfinished
         self._change = threading.Condition()
+        # The part of the server, who knows the processes.
+        self.on_fault: t.Callable[[str], None] = lambda _fault: None
         self._running = 0
         self._waiting = 0
         self._begun = 0
@@ -135,7 +137,7 @@ class Engine:
             return Generation(self, prompt_tokens, max_tokens, "length")
         return Generation(self, prompt_tokens, natural, "stop")
 
-    def run(self, generation: Generation, finish: str, client: socket.socket | None) -> t.Iterator[int]:
+    def run(self, generation: Generation, finish: str, client: socket.socket | None) -> t.Generator[int, None, None]:
         """See Generation.steps."""
         arrived = time.monotonic()
         number = self._enter()
@@ -207,9 +209,6 @@ class Engine:
     def _fault(self, number: int) -> None:
         if self._settings.fault in ("die-after", "engine-dies-after") and number == max(self._settings.fault_after, 1):
             self.on_fault(self._settings.fault)
-
-    def on_fault(self, fault: str) -> None:
-        """Replaced by the server, who knows the processes."""
 
     # The server's side
 

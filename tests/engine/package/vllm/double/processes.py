@@ -148,6 +148,7 @@ def _engine_core(settings: Settings, ranks: Ranks, tie: int, tell: int) -> None:
         # What keeps one worker alive is none of the next one's business.
         others = [end for _name, lifeline, ready in workers.values() for end in (lifeline, ready)]
         pid, lifeline, ready = _fork(
+            # mypy cannot infer a lambda that binds a loop's name by its default.
             lambda worker_tie, worker_tell, name=name, mask=mask: _worker(  # type: ignore[misc]
                 name, settings, mask, worker_tie, worker_tell
             ),

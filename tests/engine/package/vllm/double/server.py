@@ -68,8 +68,8 @@ class Server:
         self._child_ended = False
         self._closing = False
         self._watchdog: float | None = None
-        api.on_engine_dead = self._close  # type: ignore[method-assign]
-        engine.on_fault = self._on_fault  # type: ignore[method-assign]
+        api.on_engine_dead = self._close
+        engine.on_fault = self._on_fault
 
     def serve(self) -> int:
         """Accept until the end; the exit status, which is 0 even after an engine's death, as vLLM's is."""
