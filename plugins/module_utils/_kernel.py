@@ -252,7 +252,9 @@ class _Reader:
         if "systemd" not in self._cgroup_names:
             return False
         # Every tree of version 1 has this file at its root and nowhere else.
-        return "release_agent" not in (self._host.list_dir(f"{_CGROUP}/systemd") or ("release_agent",))
+        return self._host.exists(f"{_CGROUP}/systemd/cgroup.procs") and not self._host.exists(
+            f"{_CGROUP}/systemd/release_agent"
+        )
 
     # Who else moves things
 
