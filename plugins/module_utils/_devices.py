@@ -95,6 +95,7 @@ class Infiniband(t.NamedTuple):
     node: int | None
     netdevs: tuple[str, ...]
     ports: tuple[InfinibandPort, ...]
+    physical_function: str | None  # PCI address, of a virtual function's
     irqs: tuple[int, ...]
 
 
@@ -183,6 +184,7 @@ def read_infiniband(host: Host, pci: PciTree) -> tuple[Infiniband, ...]:
                 node=pci.node(address) if address else None,
                 netdevs=tuple(sorted(netdevs, key=_natural)),
                 ports=tuple(_read_port(host, f"{directory}/ports/{port}", port) for port in ports),
+                physical_function=pci.physical_function(address) if address else None,
                 irqs=pci.irqs(address) if address else (),
             )
         )
@@ -197,7 +199,7 @@ def pair_gpus_with_nics(
     A virtual function whose physical function the host sees is left out: it lies where that lies, and is most often
     a guest's.
     """
-    functions = _network_functions(nics, infiniband, pci)
+    functions = _network_functions(nics, infiniband)
     pairs: list[GpuNicPair] = []
     for gpu in gpus:
         near = []
@@ -212,7 +214,7 @@ def pair_gpus_with_nics(
 
 
 def _network_functions(
-    nics: t.Sequence[Nic], infiniband: t.Sequence[Infiniband], pci: PciTree
+    nics: t.Sequence[Nic], infiniband: t.Sequence[Infiniband]
 ) -> dict[str, list[tuple[str | None, str | None]]]:
     """Return, by PCI address, each NIC with its RDMA device; the other one is ``None`` where there is only one."""
     rdma_of = {netdev: device.name for device in infiniband for netdev in device.netdevs}
@@ -222,8 +224,8 @@ def _network_functions(
             functions.setdefault(nic.pci_address, []).append((nic.name, rdma_of.get(nic.name)))
     named = {nic.name for nic in nics}
     for device in infiniband:
-        alone = device.pci_address and named.isdisjoint(device.netdevs)
-        if device.pci_address and alone and pci.physical_function(device.pci_address) is None:
+        alone = named.isdisjoint(device.netdevs)
+        if device.pci_address and alone and device.physical_function is None:
             functions.setdefault(device.pci_address, []).append((None, device.name))
     return functions
 

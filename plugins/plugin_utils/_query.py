@@ -12,7 +12,6 @@ import typing as t
 
 from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
 
-
 _TOO_DEEP = "is nested too deeply: write it with fewer brackets, or as several expressions"
 
 
