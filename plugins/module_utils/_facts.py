@@ -12,7 +12,6 @@ import re
 import typing as t
 
 from ansible_collections.numapin.inference.plugins.module_utils._devices import (
-    pair_gpus_with_nics,
     read_infiniband,
     read_nics,
     read_nvme,
@@ -28,6 +27,7 @@ from ansible_collections.numapin.inference.plugins.module_utils._pci import PciT
 from ansible_collections.numapin.inference.plugins.module_utils._topology import read_topology, to_plain
 
 if t.TYPE_CHECKING:
+    from ansible_collections.numapin.inference.plugins.module_utils._gpu_nics import GpuNicPair
     from ansible_collections.numapin.inference.plugins.module_utils._gpus import Gpu
     from ansible_collections.numapin.inference.plugins.module_utils._host import Host
 
@@ -124,8 +124,12 @@ def gather(host: Host, parts: frozenset[str], overrides: t.Mapping[str, int], so
     nics = read_nics(host, pci) if "nics" in parts else None
     nvme = read_nvme(host, pci) if "nvme" in parts else None
     infiniband = read_infiniband(host, pci) if "infiniband" in parts else None
-    pairs = None
-    if gpus is not None and (nics is not None or infiniband is not None):
+    pairs: tuple[GpuNicPair, ...] | None = (
+        () if gpus is not None and (nics is not None or infiniband is not None) else None
+    )
+    if gpus and pairs is not None:
+        from ansible_collections.numapin.inference.plugins.module_utils._gpu_nics import pair_gpus_with_nics
+
         pairs = pair_gpus_with_nics(gpus, nics or (), infiniband or (), pci)
     kernel = None
     if "kernel" in parts:

@@ -13,17 +13,16 @@ from dataclasses import dataclass
 import pytest
 
 from ansible_collections.numapin.inference.plugins.module_utils._devices import (
-    GpuNicPair,
     Infiniband,
     InfinibandPort,
     Nic,
     Nvme,
     Sriov,
-    pair_gpus_with_nics,
     read_infiniband,
     read_nics,
     read_nvme,
 )
+from ansible_collections.numapin.inference.plugins.module_utils._gpu_nics import GpuNicPair, pair_gpus_with_nics
 from ansible_collections.numapin.inference.plugins.module_utils._host import Host
 from ansible_collections.numapin.inference.plugins.module_utils._pci import PciTree
 from ansible_collections.numapin.inference.plugins.module_utils._topology import read_topology
