@@ -124,10 +124,9 @@ def gather(host: Host, parts: frozenset[str], overrides: t.Mapping[str, int], so
     nics = read_nics(host, pci) if "nics" in parts else None
     nvme = read_nvme(host, pci) if "nvme" in parts else None
     infiniband = read_infiniband(host, pci) if "infiniband" in parts else None
-    pairs: tuple[GpuNicPair, ...] | None = (
-        () if gpus is not None and (nics is not None or infiniband is not None) else None
-    )
-    if gpus and pairs is not None:
+    wants_pairs = gpus is not None and (nics is not None or infiniband is not None)
+    pairs: tuple[GpuNicPair, ...] | None = () if wants_pairs else None
+    if gpus and wants_pairs:
         from ansible_collections.numapin.inference.plugins.module_utils._gpu_nics import pair_gpus_with_nics
 
         pairs = pair_gpus_with_nics(gpus, nics or (), infiniband or (), pci)
