@@ -577,6 +577,16 @@ def test_files_that_are_no_archive(tmp_path: Path, content: bytes) -> None:
         pass
 
 
+def test_no_place_to_unpack(tmp_path: Path) -> None:
+    path = made(tmp_path / "a.tar.gz", ("sys/a", b"1"))
+    missing = tmp_path / "missing"
+    with (
+        pytest.raises(CaptureError, match=f"cannot be unpacked in {missing}/.*; make room there"),
+        opened_root(str(path), str(missing)),
+    ):
+        pass
+
+
 def test_archives_that_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_archive, "UNPACKED_LIMIT_BYTES", 4 * 1024 * 1024)
     monkeypatch.setattr(_archive, "MEMBER_LIMIT", 100)
