@@ -47,7 +47,7 @@ if str(DEV) not in sys.path:
 
 # Importable only now (E402): a script finds what lies beside it through the path that was just set.
 from ansible_collections.numapin.inference.plugins.module_utils import _facts  # noqa: E402
-from ansible_collections.numapin.inference.plugins.module_utils._capture import recorded_answers  # noqa: E402
+from ansible_collections.numapin.inference.plugins.module_utils._archive import recorded_answers  # noqa: E402
 from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError  # noqa: E402
 from ansible_collections.numapin.inference.plugins.module_utils._gpu_answers import (  # noqa: E402
     GpuAnswer,

@@ -139,7 +139,9 @@ def test_cpus(machine: Observation) -> None:
         for node in machine.facts["nodes"]:
             own = {row["socket"] for row in rows.values() if row["online"] and row["node"] == node["id"]}
             same.equal(f"node {node['id']} package_ids", node["package_ids"], sorted(own))
+        # What a process may set itself to, whatever it began with.
         allowed = numbers(machine.before.text("allowed cpus")) & numbers(files["cpu/online"])
+        allowed -= numbers(files.get("cpu/isolated", ""))
         same.equal("allowed_cpus", machine.facts["allowed_cpus"], spell(allowed))
 
 
