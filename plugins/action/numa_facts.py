@@ -32,7 +32,7 @@ class ActionModule(ActionBase):
                 f'query is {expression!r}; it takes a JMESPath expression as text, such as "gpus[].uuid"'
             )
         # Loaded by those calls only that need it.
-        from ansible_collections.numapin.inference.plugins.plugin_utils._models import plain
+        from ansible_collections.numapin.inference.plugins.plugin_utils._plain import plain
         from ansible_collections.numapin.inference.plugins.plugin_utils._query import Query, QueryError
 
         try:

@@ -34,11 +34,16 @@ def test_defaults() -> None:
             name="llama-3.1_8b",
             source="meta-llama/Llama-3.1-8B",
             tensor_parallel_size=1,
+            pipeline_parallel_size=1,
             instances=None,
+            instances_per_node=1,
+            scope="node",
+            spanning="refuse",
             device="auto",
             gpus=None,
             port=None,
             memory_policy="bind",
+            memory_mib=None,
             served_names=("llama-3.1_8b",),
             arguments={},
             environment={},
@@ -91,7 +96,8 @@ def test_an_unknown_key() -> None:
     text = problem(tensor_paralel_size=2)
     assert text == (
         "has the unknown key 'tensor_paralel_size'. Did you mean `tensor_parallel_size`? Allowed keys: name, source,"
-        " tensor_parallel_size, instances, device, gpus, port, memory_policy, served_names, arguments, environment."
+        " tensor_parallel_size, pipeline_parallel_size, instances, instances_per_node, scope, spanning, device, gpus,"
+        " port, memory_policy, memory_mib, served_names, arguments, environment."
     )
     assert "has the unknown key 'max-model-len'. Options of vLLM itself go under `arguments`." in problem(
         **{"max-model-len": 1}
