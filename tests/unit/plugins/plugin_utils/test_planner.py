@@ -411,8 +411,8 @@ def test_the_whole_plan_of_a_gpu_host() -> None:
                     "cores: 3 of the 3 for instances on node 0, with all their SMT siblings",
                     "housekeeping: 1 core of node 0 (CPUs 0,8) kept for the system and interrupts",
                     (
-                        "memory: that of node 0 first, then that of other nodes; how much the instance needs is not said"
-                        " (`memory_mib`), so whether it fits is unknown"
+                        "memory: that of node 0 first, then that of other nodes; how much the instance needs is not"
+                        " said (`memory_mib`), so whether it fits is unknown"
                     ),
                     "port 8000: none is set for the model, so a free one from 8000 on, kept from run to run",
                 ],
@@ -568,8 +568,8 @@ def test_a_group_larger_than_every_node() -> None:
         "host gpu1 cannot be planned: model 'llama' asks for one instance per node with 8 GPUs each"
         " (tensor_parallel_size 8), and there is room for none: node 0 has 4 GPUs, 4 free; node 1 has 4 GPUs, 4 free."
         " A tensor-parallel group stays inside one node. What would help: set `tensor_parallel_size` to at most 4;"
-        " set `spanning: pipeline`, which makes it 2 groups of 4 GPUs, each inside one node; set `spanning: interleave`,"
-        " which lets its group cross nodes at a cost."
+        " set `spanning: pipeline`, which makes it 2 groups of 4 GPUs, each inside one node; set `spanning:"
+        " interleave`, which lets its group cross nodes at a cost."
     )
 
 
