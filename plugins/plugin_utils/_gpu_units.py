@@ -12,9 +12,11 @@ A GPU that is divided into MIG devices runs nothing as a whole. Each device stan
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 import typing as t
+from collections.abc import Mapping
 
 from ansible_collections.numapin.inference.plugins.plugin_utils._facts_reader import broken, entries, integer
 from ansible_collections.numapin.inference.plugins.plugin_utils._plain import plain
@@ -23,8 +25,6 @@ from ansible_collections.numapin.inference.plugins.plugin_utils._plain import pl
 _PATHS = {"SYS": 1, "NODE": 2, "PHB": 3, "PXB": 4, "PIX": 5}
 # All groups are compared as long as there are not more: 8 of 16 GPUs are 12,870.
 _MOST_GROUPS = 20_000
-
-_Links = t.Mapping[str, t.Mapping[str, tuple[int, int]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +48,20 @@ class Gpu:
     def label(self) -> str:
         """The GPU in words, with everything that is known to recognise it by."""
         return " ".join(part for part in (self.name or "GPU", self.pci_address, self.uuid) if part)
+
+    @functools.cached_property
+    def links(self) -> dict[str, tuple[int, int]]:
+        """NVLinks and rank of the PCIe path by the other GPU's address."""
+        listed = self.entry.get("links")
+        found = {}
+        for link in listed if isinstance(listed, (list, tuple)) else ():
+            if isinstance(link, (dict, Mapping)) and isinstance(link.get("pci_address"), str):
+                nvlinks = link.get("nvlinks")
+                found[str(link["pci_address"])] = (
+                    nvlinks if isinstance(nvlinks, int) else 0,
+                    _PATHS.get(str(link.get("path")), 0),
+                )
+        return found
 
     @property
     def facts(self) -> dict[str, t.Any]:
@@ -118,16 +132,15 @@ def best_group(gpus: t.Sequence[Gpu], size: int) -> tuple[Gpu, ...]:
     """
     if size >= len(gpus) or size < 1:
         return tuple(gpus[: max(size, 0)])
-    links = {gpu.pci_address: _links_of(gpu) for gpu in gpus}
-    if len({link for gpu in gpus for link in _between(links, gpus, gpu)}) == 1:
+    if len({link for gpu in gpus for link in _between(gpus, gpu)}) == 1:
         return tuple(gpus[:size])
     if math.comb(len(gpus), size) > _MOST_GROUPS:
-        return _grown_group(links, gpus, size)
+        return _grown_group(gpus, size)
     best = max(
         itertools.combinations(range(len(gpus)), size),
         key=lambda chosen: (
-            _connection(links, [gpus[index] for index in chosen]),
-            _connection(links, [gpu for index, gpu in enumerate(gpus) if index not in chosen]),
+            _connection([gpus[index] for index in chosen]),
+            _connection([gpu for index, gpu in enumerate(gpus) if index not in chosen]),
             [-index for index in chosen],
         ),
     )
@@ -136,8 +149,7 @@ def best_group(gpus: t.Sequence[Gpu], size: int) -> tuple[Gpu, ...]:
 
 def describe_links(group: t.Sequence[Gpu]) -> str:
     """How the GPUs of a group are connected, in words; empty where there is nothing to say."""
-    links = {gpu.pci_address: _links_of(gpu) for gpu in group}
-    pairs = [link for gpu in group for link in _between(links, group, gpu)]
+    pairs = [link for gpu in group for link in _between(group, gpu)]
     if not pairs or all(link == (0, 0) for link in pairs):
         return ""
     fewest, most = min(nvlinks for nvlinks, _path in pairs), max(nvlinks for nvlinks, _path in pairs)
@@ -148,41 +160,24 @@ def describe_links(group: t.Sequence[Gpu]) -> str:
     return f"{farthest} at most between any two" + (", some with NVLinks" if most else "")
 
 
-def _grown_group(links: _Links, gpus: t.Sequence[Gpu], size: int) -> tuple[Gpu, ...]:
+def _grown_group(gpus: t.Sequence[Gpu], size: int) -> tuple[Gpu, ...]:
     """Among very many groups: from each GPU the nearest to those chosen so far, and then the best of these groups."""
     groups: list[tuple[Gpu, ...]] = []
     for seed in gpus:
         group: tuple[Gpu, ...] = (seed,)
         while len(group) < size:
             wider = [(*group, gpu) for gpu in gpus if gpu not in group]
-            group = max(wider, key=lambda candidate: _connection(links, candidate))
+            group = max(wider, key=_connection)
         groups.append(tuple(sorted(group, key=gpus.index)))
-    return max(groups, key=lambda group: _connection(links, group))
+    return max(groups, key=_connection)
 
 
-def _links_of(gpu: Gpu) -> dict[str, tuple[int, int]]:
-    """NVLinks and rank of the PCIe path by the other GPU's address."""
-    listed = gpu.entry.get("links")
-    found = {}
-    for link in listed if isinstance(listed, (list, tuple)) else ():
-        if isinstance(link, t.Mapping) and isinstance(link.get("pci_address"), str):
-            nvlinks = link.get("nvlinks")
-            found[str(link["pci_address"])] = (
-                nvlinks if isinstance(nvlinks, int) else 0,
-                _PATHS.get(str(link.get("path")), 0),
-            )
-    return found
+def _between(group: t.Sequence[Gpu], gpu: Gpu) -> list[tuple[int, int]]:
+    return [gpu.links.get(other.pci_address, (0, 0)) for other in group if other is not gpu]
 
 
-def _between(links: _Links, group: t.Sequence[Gpu], gpu: Gpu) -> list[tuple[int, int]]:
-    mine = links[gpu.pci_address]
-    return [mine.get(other.pci_address, (0, 0)) for other in group if other is not gpu]
-
-
-def _connection(links: _Links, group: t.Sequence[Gpu]) -> tuple[int, int, int, int]:
-    pairs = [
-        links[one.pci_address].get(other.pci_address, (0, 0)) for one, other in itertools.combinations(group, 2)
-    ] or [(0, 0)]
+def _connection(group: t.Sequence[Gpu]) -> tuple[int, int, int, int]:
+    pairs = [one.links.get(other.pci_address, (0, 0)) for one, other in itertools.combinations(group, 2)] or [(0, 0)]
     nvlinks = [link[0] for link in pairs]
     paths = [link[1] for link in pairs]
     return min(nvlinks), sum(nvlinks), min(paths), sum(paths)

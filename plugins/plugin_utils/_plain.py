@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import typing as t
+from collections.abc import Mapping
 
 
 def plain(value: t.Any) -> t.Any:
@@ -25,7 +26,7 @@ def plain(value: t.Any) -> t.Any:
         return int.__int__(value)
     if isinstance(value, float):
         return float.__float__(value)
-    if isinstance(value, t.Mapping):
+    if isinstance(value, (dict, Mapping)):
         return {plain(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]

@@ -679,8 +679,8 @@ def test_what_a_cpu_instance_needs(keys: Facts, need: int | None) -> None:
             {"memory_mib": 80000},
             [
                 (
-                    "asks for one instance per node on the CPU with 80000 MiB of host memory (`memory_mib`) each, and there"
-                    " is room for none"
+                    "asks for one instance per node on the CPU with 80000 MiB of host memory (`memory_mib`) each, and"
+                    " there is room for none"
                 ),
                 "node 0 has 7 cores for instances, 7 free and 50000 MiB of memory for instances, 50000 free",
                 "lower what it needs (`memory_mib`); release hugepages of the node, or lower",
