@@ -76,6 +76,8 @@ def main() -> None:
     facts = usual_server()
     # Hosts of their own: what is read once could otherwise be kept for all of them.
     fleet = [copy.deepcopy(facts) for _host in range(HOSTS)]
+    new: list[dict[str, t.Any]] = []
+    again: list[dict[str, t.Any]] = []
     new_seconds = again_seconds = float("inf")
     for _round in range(ROUNDS):
         new, seconds = plan_all(fleet, [None] * HOSTS)
