@@ -83,7 +83,7 @@ def _what_helps(wish: Wish, board: Board, room: int) -> str:
     if wish.spread == "inside" and size > max(has, default=0):
         help_with.extend(_spanning(wish, board, has))
     if _lacks_memory(wish, board):
-        help_with.extend(_memory_helps(wish))
+        help_with.extend(_memory_helps(wish, board))
     if any(slot.wish.model is not model for slot in board.slots):
         help_with.append(
             "lower `instances` or `tensor_parallel_size` of the models before it, or move it up in vllm_models"
@@ -131,15 +131,18 @@ def _lacks_memory(wish: Wish, board: Board) -> bool:
     return False
 
 
-def _memory_helps(wish: Wish) -> list[str]:
+def _memory_helps(wish: Wish, board: Board) -> list[str]:
+    """Ways to have the memory, as far as this host has more."""
     help_with = [f"lower what it needs ({wish.memory_why})"]
     if wish.model.memory_mib is None:
         help_with.append("say what it really needs with `memory_mib`")
     help_with.append("release hugepages of the node, or lower `vllm_reserved_memory_mib`")
-    if wish.spread == "inside":
-        if wish.model.scope == "node":
-            help_with.append("set `scope: package` where a package has several nodes")
-            help_with.append("set `memory_policy: preferred`, which lets it take memory of other nodes")
-        if wish.device == "cpu" and wish.model.spanning != "interleave":
-            help_with.append("set `spanning: interleave`, which spreads it over nodes at a cost")
+    if wish.spread != "inside" or len(board.machine.nodes) == 1:
+        return help_with
+    if wish.model.scope == "node":
+        if any(len(package) > 1 for package in board.machine.packages):
+            help_with.append("set `scope: package`, which lets it use all nodes of a package")
+        help_with.append("set `memory_policy: preferred`, which lets it take memory of other nodes")
+    if wish.device == "cpu" and wish.model.spanning != "interleave":
+        help_with.append("set `spanning: interleave`, which spreads it over nodes at a cost")
     return help_with
