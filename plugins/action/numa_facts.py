@@ -37,7 +37,7 @@ class ActionModule(ActionBase):
                 " out, and pick from the facts with the filter community.general.json_query"
             )
         # Loaded by those calls only that need it.
-        from ansible_collections.numapin.inference.plugins.plugin_utils._models import plain
+        from ansible_collections.numapin.inference.plugins.plugin_utils._plain import plain
         from ansible_collections.numapin.inference.plugins.plugin_utils._query import Query, QueryError
 
         try:

@@ -16,10 +16,16 @@ description:
   - Works out from the topology of a host and the models wanted which instance gets which NUMA node, CPUs, memory, GPUs
     and port, with a reason for every choice. Nothing is changed, and the host is not asked.
   - By default a model gets one instance on every node that has CPUs, memory and, on a host with GPUs, enough GPUs. The
-    GPUs of an instance are always of one node. Models are placed in the order of the list; GPUs and cores are never
-    given twice.
-  - Some whole cores per node are kept for the system and its interrupts. The instances of a node divide its other cores
-    in proportion to their GPUs (evenly without GPUs), SMT siblings always together.
+    GPUs of a tensor-parallel group are of one node, and those of it that are connected best; an instance is on several
+    nodes only where that is asked for. Models are placed in the order of the list; GPUs and cores are never given
+    twice.
+  - Nodes with memory alone, such as those of coherent GPUs, are never used. MIG devices stand for themselves, each on
+    the node of its GPU.
+  - Some whole cores per node are kept for the system and its interrupts, and on hosts that balance some for nginx. The
+    instances of a node divide its other cores in proportion to their GPUs (evenly without GPUs), SMT siblings always
+    together.
+  - What is said or known of an instance's memory is held against what its node has beside hugepages, as a process that
+    is bound to a node that is full is killed.
   - Given the plan of the last run, instances whose node and GPUs are still there keep them, and their names and ports,
     as long as everything wanted still fits.
   - What cannot be planned is an error that says what was asked, what there is, and what would help. All faults of the
@@ -49,15 +55,47 @@ options:
         type: str
         required: true
       tensor_parallel_size:
-        description: How many GPUs, all of one node, an instance gets. Must be V(1) on the CPU.
+        description:
+          - How many GPUs, all of one node, an instance gets.
+          - On the CPU more than V(1) needs O(models[].spanning), as vLLM gives each worker a node of its own there.
+        type: int
+        default: 1
+      pipeline_parallel_size:
+        description:
+          - How many tensor-parallel groups, one behind the other, an instance gets. They are of one node where one has
+            enough GPUs.
         type: int
         default: 1
       instances:
         description:
           - How many instances the host runs.
-          - V(per_node) is one on every node that has room; a number is spread evenly over the nodes.
+          - V(per_node) is O(models[].instances_per_node) on every node that has room; a number is spread evenly over
+            the nodes.
         type: raw
         default: per_node
+      instances_per_node:
+        description: How many instances every node gets, or as many of them as it has room for.
+        type: int
+        default: 1
+      scope:
+        description:
+          - What an instance stays inside of.
+          - With V(package) it may use GPUs, CPUs and memory of all nodes of a package, for hosts that divide their
+            packages (SNC, NPS). "Per node" then means per package.
+        type: str
+        choices: [node, package]
+        default: node
+      spanning:
+        description:
+          - What to do with an instance that needs more GPUs than any node has.
+          - V(refuse) makes it an error.
+          - V(pipeline) makes it several tensor-parallel groups of GPUs, each as large as fits inside a node, one behind
+            the other. vLLM binds each worker to its node.
+          - V(interleave) lets the tensor-parallel group cross nodes, with its memory interleaved over them. This costs,
+            and the plan warns of it. On the CPU it also takes an instance that needs more memory than any node has.
+          - The default is V(refuse), or V(pipeline) where O(models[].pipeline_parallel_size) is greater than V(1).
+        type: str
+        choices: [refuse, pipeline, interleave]
       device:
         description: What the model runs on. V(auto) is GPUs on hosts that have any, else the CPU.
         type: str
@@ -78,6 +116,13 @@ options:
         type: str
         choices: [bind, preferred, interleave]
         default: bind
+      memory_mib:
+        description:
+          - Host memory in MiB that one instance is expected to need, all in all. What does not fit is refused.
+          - Without it only what is certain counts. On GPUs that is C(kv-offloading-size), C(cpu-offload-gb) and
+            C(swap-space); on the CPU the weights (O(weights_mib)) and the KV cache (C(kv-cache-memory-bytes),
+            C(VLLM_CPU_KVCACHE_SPACE)).
+        type: int
       served_names:
         description: Names under which clients ask for the model. By default its O(models[].name).
         type: list
@@ -131,6 +176,26 @@ options:
       - A node always leaves at least one core to instances, so that a node with a single core keeps none.
     type: int
     default: 1
+  balancer_cores:
+    description:
+      - How many whole cores no instance gets because nginx does, on the node of the fastest network card that is up.
+      - V(0) for hosts that do not run nginx, or let it share the housekeeping cores.
+    type: int
+    default: 0
+  api_server_cores:
+    description:
+      - How many of the cores of an instance on the CPU its worker threads leave to its API server and scheduler.
+      - A worker keeps at least one core.
+    type: int
+    default: 0
+  reserved_memory_mib:
+    description: MiB of every node that instances cannot have, for the system and for hugepages still to be made.
+    type: int
+    default: 0
+  weights_mib:
+    description: Size of the models' weights in MiB by their O(models[].source), as far as it is known.
+    type: dict
+    default: {}
 seealso:
   - module: numapin.inference.numa_facts
   - plugin: numapin.inference.plan_table
@@ -205,6 +270,20 @@ _value:
           description: CPUs kept from instances, as a cpulist, empty when there are none.
           type: str
           sample: 0,64
+    balancer:
+      description: Cores kept for nginx; V(null) when there are none.
+      type: dict
+      contains:
+        node:
+          description: Number of the node.
+          type: int
+        cpus:
+          description: Their CPUs, as a cpulist.
+          type: str
+          sample: 1,65
+        reason:
+          description: Why on this node.
+          type: str
     instances:
       description: The instances, in the order of the models, then of nodes.
       type: list
@@ -240,9 +319,15 @@ _value:
           type: str
           sample: 1-31,65-95
         omp_cpus:
-          description: The first CPU of each of its cores, as a cpulist; V(null) on GPUs.
+          description:
+            - The first CPU of each core of its worker threads, as a cpulist, and with several workers one for each,
+              separated by C(|); V(null) on GPUs.
           type: str
           sample: 1-31
+        api_server_cpus:
+          description: CPUs of it that worker threads leave to the API server, as a cpulist; V(null) on GPUs.
+          type: str
+          sample: ''
         memory_nodes:
           description: Nodes whose memory it may use.
           type: list
@@ -250,11 +335,14 @@ _value:
         memory_policy:
           description: How its memory is bound, V(bind), V(preferred) or V(interleave).
           type: str
+        memory_mib:
+          description: MiB of host memory that it needs as far as is known; V(null) when nothing is.
+          type: int
         device:
           description: What it runs on, V(gpu) or V(cpu).
           type: str
         gpus:
-          description: UUIDs of its GPUs.
+          description: UUIDs of its GPUs or MIG devices, in the order of vLLM's workers.
           type: list
           elements: str
         tensor_parallel_size:
@@ -263,6 +351,10 @@ _value:
         pipeline_parallel_size:
           description: Groups one behind the other.
           type: int
+        numa_bind_nodes:
+          description: Node of each of its workers, where vLLM has to bind them because they are on different ones.
+          type: list
+          elements: int
         port:
           description: Port it listens on.
           type: int
@@ -298,7 +390,8 @@ from ansible.errors import AnsibleFilterError
 from ansible.utils.display import Display
 
 from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
-from ansible_collections.numapin.inference.plugins.plugin_utils._planner import is_plan, plan_host
+from ansible_collections.numapin.inference.plugins.plugin_utils._last_plan import is_plan
+from ansible_collections.numapin.inference.plugins.plugin_utils._planner import plan_host
 
 
 def plan_instances(
@@ -311,15 +404,17 @@ def plan_instances(
     housekeeping_cores: int | str = 1,
     default_arguments: t.Mapping[str, t.Any] | None = None,
     fail: bool = True,
+    balancer_cores: int | str = 0,
+    api_server_cores: int | str = 0,
+    reserved_memory_mib: int | str = 0,
+    weights_mib: t.Mapping[str, int] | None = None,
 ) -> dict[str, t.Any]:
     """Return the plan of one host; what cannot be planned is raised, or returned as ``{"problems": […]}``."""
     if previous and not is_plan(previous):
         Display().warning(
             f"{host}: the plan of the last run is not a plan and is not used, so instances may get other ports"
         )
-    # Values given with --extra-vars key=value are texts, and a single CPU in YAML is a number.
-    if isinstance(housekeeping_cores, str) and housekeeping_cores.isdecimal():
-        housekeeping_cores = int(housekeeping_cores)
+    # A single CPU in YAML is a number.
     if reserved_cpus is None:
         reserved_cpus = ""
     elif isinstance(reserved_cpus, int) and not isinstance(reserved_cpus, bool):
@@ -331,13 +426,22 @@ def plan_instances(
             host=host,
             address=_resolve(host, address),
             previous=previous,
-            reserved_cpus=t.cast("str", reserved_cpus),
-            housekeeping_cores=t.cast("int", housekeeping_cores),
+            reserved_cpus=reserved_cpus,
+            housekeeping_cores=_number(housekeeping_cores),
+            balancer_cores=_number(balancer_cores),
+            api_server_cores=_number(api_server_cores),
+            reserved_memory_mib=_number(reserved_memory_mib),
+            weights_mib=weights_mib or {},
         )
     except NumapinError as error:
         if not fail:
             return {"problems": [str(error)]}
         raise AnsibleFilterError(str(error)) from error
+
+
+def _number(value: object) -> object:
+    """Values given with ``--extra-vars key=value`` are texts."""
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
 def _with_defaults(models: object, defaults: t.Mapping[str, t.Any]) -> object:

@@ -15,12 +15,16 @@ author:
 description:
   - Lays out what P(numapin.inference.plan_instances#filter) returned, one line per instance, followed by the plans'
     warnings.
-  - A GPU is shown by the beginning of its UUID. What an instance does not have is shown as C(-).
+  - A GPU or MIG device is shown by the beginning of its UUID. What an instance does not have is shown as C(-).
 options:
   _input:
     description: The plan of one host, or a list with the plans of several.
     type: raw
     required: true
+  reasons:
+    description: Whether to list, below the table, why every instance is where it is.
+    type: bool
+    default: false
 seealso:
   - plugin: numapin.inference.plan_instances
     plugin_type: filter
@@ -54,10 +58,10 @@ from ansible_collections.numapin.inference.plugins.module_utils._errors import N
 from ansible_collections.numapin.inference.plugins.plugin_utils._plan_table import plan_table
 
 
-def show(plans: object) -> str:
+def show(plans: object, reasons: bool = False) -> str:
     """Return the table, or raise what Ansible shows without a traceback."""
     try:
-        return plan_table(plans)
+        return plan_table(plans, reasons)
     except NumapinError as error:
         raise AnsibleFilterError(str(error)) from error
 

@@ -14,8 +14,8 @@ short_description: What a host holds of an earlier deployment and of the models 
 version_added: 0.1.0
 description:
   - Answers, in one call, what planning must know of a host beside its topology.
-  - That is the plan that was applied last, whether the model directories exist, which vLLM a Python interpreter would
-    run, and how much shared memory there is.
+  - That is the plan that was applied last, whether the model directories exist and how large their weights are, which
+    vLLM a Python interpreter would run, and how much shared memory there is.
   - It only reads. What the answers mean for a deployment is decided by the P(numapin.inference.plan_instances#filter)
     filter and the role P(numapin.inference.vllm#role).
 author:
@@ -78,12 +78,15 @@ paths:
   type: dict
   contains:
     PATH:
-      description: One of O(paths), with V(exists) and V(is_directory) as booleans.
+      description:
+        - One of O(paths), with V(exists) and V(is_directory) as booleans.
+        - V(weights_mib) is the size of the weights in MiB that vLLM would load from it; V(null) when there are none.
       type: dict
   sample:
     /opt/models/llama-3-70b:
       exists: true
       is_directory: true
+      weights_mib: 134571
 stamp:
   description: Content of O(stamp_path) without surrounding white space; V(null) when there is none.
   returned: success
@@ -131,6 +134,9 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
+# In the order in which vLLM looks for them.
+_WEIGHTS = (".safetensors", ".bin", ".pt")
+
 # One short program, so that the interpreter is started once. find_spec does not import vLLM, which takes seconds.
 _ASK_PYTHON = """
 import importlib.metadata as m, importlib.util as u, json
@@ -163,6 +169,25 @@ def read_previous_plan(path: str, warnings: list[str]) -> dict[str, t.Any] | Non
         warnings.append(f"the plan of an earlier run in {path} is no mapping and is ignored")
         return None
     return plan
+
+
+def weights_mib(path: str) -> int | None:
+    """Size in MiB of the weights in the directory ``path``; None when there are none, or they cannot be read.
+
+    Directories often hold the same weights in several formats. vLLM takes safetensors where there are some, else
+    PyTorch's own (DefaultModelLoader), and of safetensors not Mistral's second copy.
+    """
+    sizes: dict[str, int] = {}
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                suffix = os.path.splitext(entry.name)[1]
+                if suffix in _WEIGHTS and not entry.name.startswith("consolidated") and entry.is_file():
+                    sizes[suffix] = sizes.get(suffix, 0) + entry.stat().st_size
+    except OSError:
+        return None
+    size = next((sizes[suffix] for suffix in _WEIGHTS if suffix in sizes), None)
+    return None if size is None else -(-size // 2**20)
 
 
 def read_stamp(path: str | None) -> str | None:
@@ -230,7 +255,11 @@ def main() -> t.NoReturn:
     found = {}
     for path in given["paths"]:
         below = _below(root, path)
-        found[path] = {"exists": os.path.exists(below), "is_directory": os.path.isdir(below)}
+        found[path] = {
+            "exists": os.path.exists(below),
+            "is_directory": os.path.isdir(below),
+            "weights_mib": weights_mib(below),
+        }
     module.exit_json(
         changed=False,
         previous_plan=read_previous_plan(_below(root, given["plan_path"]), warnings),

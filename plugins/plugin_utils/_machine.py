@@ -9,6 +9,9 @@
 Read from ``ansible_facts['numa']`` (shape: docs/architecture.md). A node can take instances when it has CPUs *and*
 memory; its CPUs are those that are online, allowed to this host and not reserved for somebody else. A core is a
 physical core: all its SMT siblings that are ours, always given away together.
+
+The cores of a node go, the lowest core ids first, to housekeeping, then (on one node of a host that balances) to the
+balancer, and the rest to instances.
 """
 
 from __future__ import annotations
@@ -16,68 +19,66 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
-from ansible_collections.numapin.inference.plugins.module_utils._cpuset import (
-    CpusetError,
-    format_cpulist,
-    parse_cpulist,
+from ansible_collections.numapin.inference.plugins.module_utils._cpuset import format_cpulist
+from ansible_collections.numapin.inference.plugins.plugin_utils._facts_reader import (
+    FactsError,
+    cpulist,
+    entries,
+    integer,
 )
-from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
-from ansible_collections.numapin.inference.plugins.plugin_utils._models import plain
+from ansible_collections.numapin.inference.plugins.plugin_utils._gpu_units import Gpu, labels, read_gpus
 
 Core = tuple[int, ...]
 
 
-class FactsError(NumapinError):
-    """The topology facts are missing, or are not what ``numa_facts`` returns."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Gpu:
-    """A GPU; ``facts`` is its whole entry in the facts, made of plain types, for selectors."""
-
-    uuid: str | None
-    pci_address: str
-    name: str | None
-    vendor: str | None
-    node: int | None
-    facts: t.Mapping[str, t.Any] = dataclasses.field(repr=False, compare=False)
-
-    @property
-    def key(self) -> str:
-        """What tells this GPU from every other one of its host."""
-        return self.uuid or self.pci_address
-
-    @property
-    def label(self) -> str:
-        """The GPU in words, with everything that is known to recognise it by."""
-        return " ".join(part for part in (self.name or "GPU", self.pci_address, self.uuid) if part)
-
-
 @dataclasses.dataclass(frozen=True)
 class Node:
-    """A node with CPUs and memory. ``cores`` are for instances, ``housekeeping`` are kept for the system.
+    """A node with CPUs and memory. ``cores`` are for instances, the others are kept for the system and for nginx.
 
-    ``rank`` is the node's place among all nodes with CPUs and memory, whether they can be used or not.
+    ``rank`` is the node's place among all nodes with CPUs and memory, whether they can be used or not. ``memory_mib``
+    is what instances can have: neither hugepages nor what is reserved; ``None`` when the facts do not say.
     """
 
     id: int
     rank: int
     cores: tuple[Core, ...]
     housekeeping: tuple[Core, ...]
+    balancer: tuple[Core, ...] = ()
+    memory_mib: int | None = None
+    memory_why: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """All there is to plan with. ``unusable`` says for every other node why it takes no instance."""
+    """All there is to plan with. ``unusable`` says for every other node why it takes no instance.
+
+    ``packages`` are the usable nodes by package; nodes that share packages are one entry.
+    """
 
     nodes: tuple[Node, ...]
     ranks: int
     unusable: t.Mapping[int, str]
     gpus: tuple[Gpu, ...]
+    packages: tuple[tuple[int, ...], ...]
+    balancer_why: str
     warnings: tuple[str, ...]
 
     def node(self, node_id: int) -> Node:
         return next(node for node in self.nodes if node.id == node_id)
+
+    def domains(self, scope: str) -> tuple[tuple[int, ...], ...]:
+        """The nodes that one instance, or one group of its GPUs, can be spread over without leaving ``scope``."""
+        return self.packages if scope == "package" else tuple((node.id,) for node in self.nodes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """What instances do not get: CPUs of others, whole cores per node, cores of one node for nginx, memory per node."""
+
+    cpus: frozenset[int] = frozenset()
+    housekeeping_cores: int = 1
+    balancer_cores: int = 0
+    memory_mib: int = 0
 
 
 def flatten(cores: t.Iterable[Core]) -> list[int]:
@@ -85,34 +86,30 @@ def flatten(cores: t.Iterable[Core]) -> list[int]:
     return [cpu for core in cores for cpu in core]
 
 
-def read_machine(facts: object, reserved: frozenset[int], housekeeping_cores: int) -> Machine:
-    """Work out what a host can give.
-
-    ``reserved``: CPUs that belong to somebody else. ``housekeeping_cores``: whole cores per node that instances never
-    get; one core is always left to them. Raises ``FactsError``.
-    """
+def read_machine(facts: object, kept: Kept) -> Machine:
+    """Work out what a host can give; one core of every node is always left to instances. Raises ``FactsError``."""
     if not isinstance(facts, t.Mapping) or not facts:
         raise FactsError(
             "there are no topology facts (ansible_facts['numa']). Run the module numapin.inference.numa_facts on the"
             " host before planning."
         )
     online = _online(facts)
-    allowed = _cpulist(facts, "allowed_cpus", "allowed_cpus")
+    allowed = cpulist(facts, "allowed_cpus", "allowed_cpus")
     warnings: list[str] = []
-    if reserved - online:
+    if kept.cpus - online:
         warnings.append(
-            f"reserved_cpus names CPUs {format_cpulist(reserved - online)}, which this host does not have online"
+            f"reserved_cpus names CPUs {format_cpulist(kept.cpus - online)}, which this host does not have online"
         )
-    ours = (online if allowed is None else online & allowed) - reserved
+    ours = (online if allowed is None else online & allowed) - kept.cpus
     cores_of = _core_finder(facts, ours, online, warnings)
 
     nodes: list[Node] = []
     unusable: dict[int, str] = {}
     claimed: dict[int, int] = {}
     rank = 0
-    for index, entry in enumerate(sorted(_entries(facts, "nodes"), key=lambda entry: _integer(entry, "id", "nodes[]"))):
+    for index, entry in enumerate(sorted(entries(facts, "nodes"), key=lambda entry: integer(entry, "id", "nodes[]"))):
         where = f"nodes[{index}]"
-        node_id = _integer(entry, "id", where)
+        node_id = integer(entry, "id", where)
         kind = entry.get("kind")
         if kind != "cpu_and_memory":
             unusable[node_id] = _why_kind(kind)
@@ -120,7 +117,7 @@ def read_machine(facts: object, reserved: frozenset[int], housekeeping_cores: in
                 warnings.append(f"node {node_id} is left out: {unusable[node_id]}")
             continue
         rank += 1
-        listed = _cpulist(entry, "cpus", where) or frozenset()
+        listed = cpulist(entry, "cpus", where) or frozenset()
         twice = {cpu for cpu in listed if cpu in claimed}
         if twice:
             others = sorted({claimed[cpu] for cpu in twice})
@@ -131,21 +128,94 @@ def read_machine(facts: object, reserved: frozenset[int], housekeeping_cores: in
         claimed.update(dict.fromkeys(listed - twice, node_id))
         cores = cores_of(node_id, frozenset(listed - twice))
         if not cores:
-            unusable[node_id] = _why_no_cpus(listed - twice, online, allowed, reserved)
+            unusable[node_id] = _why_no_cpus(listed - twice, online, allowed, kept.cpus)
             warnings.append(f"node {node_id} is left out: {unusable[node_id]}")
             continue
-        kept = min(housekeeping_cores, len(cores) - 1)
-        if kept < housekeeping_cores:
+        aside = min(kept.housekeeping_cores, len(cores) - 1)
+        if aside < kept.housekeeping_cores:
             warnings.append(
-                f"node {node_id} has {_cores(len(cores))} and keeps {kept or 'none'} of them for housekeeping instead"
-                f" of {housekeeping_cores}, so that one is left for instances"
+                f"node {node_id} has {_cores(len(cores))} and keeps {aside or 'none'} of them for housekeeping instead"
+                f" of {kept.housekeeping_cores}, so that one is left for instances"
             )
-        nodes.append(Node(id=node_id, rank=rank - 1, cores=cores[kept:], housekeeping=cores[:kept]))
-    gpus = _gpus(facts)
-    with_cpus = [entry for entry in _entries(facts, "nodes") if entry.get("kind") in ("cpu_and_memory", "cpu_only")]
+        memory_mib, why = _memory_for_instances(entry, kept.memory_mib)
+        nodes.append(Node(node_id, rank - 1, cores[aside:], cores[:aside], (), memory_mib, why))
+    gpus = read_gpus(facts, warnings)
+    with_cpus = [entry for entry in entries(facts, "nodes") if entry.get("kind") in ("cpu_and_memory", "cpu_only")]
     if len(with_cpus) == 1 and rank == 1:
-        gpus = _on_the_only_node(gpus, _integer(with_cpus[0], "id", "nodes[]"), warnings)
-    return Machine(nodes=tuple(nodes), ranks=rank, unusable=unusable, gpus=gpus, warnings=tuple(warnings))
+        gpus = _on_the_only_node(gpus, integer(with_cpus[0], "id", "nodes[]"), warnings)
+    balancer_why = _keep_for_balancer(facts, nodes, kept.balancer_cores, warnings)
+    return Machine(
+        nodes=tuple(nodes),
+        ranks=rank,
+        unusable=unusable,
+        gpus=gpus,
+        packages=_packages(facts, [node.id for node in nodes]),
+        balancer_why=balancer_why,
+        warnings=tuple(warnings),
+    )
+
+
+def _memory_for_instances(entry: t.Mapping[str, t.Any], reserved_mib: int) -> tuple[int | None, str]:
+    """What the node's memory leaves, and how that comes about.
+
+    Free memory is no measure: what runs now may be the very instances that are being planned.
+    """
+    total = entry.get("memory_total_mib")
+    if not isinstance(total, int):
+        return None, ""
+    pools = entry.get("hugepages")
+    huge_kib = 0
+    for pool in pools if isinstance(pools, (list, tuple)) else ():
+        size, pages = (pool.get("size_kib"), pool.get("total")) if isinstance(pool, t.Mapping) else (None, None)
+        if isinstance(size, int) and isinstance(pages, int):
+            huge_kib += size * pages
+    huge_mib = huge_kib // 1024
+    less = [f"{huge_mib} in hugepages"] if huge_mib else []
+    less += [f"{reserved_mib} reserved"] if reserved_mib else []
+    why = f"{total} less {' and '.join(less)}" if less else ""
+    return max(total - huge_mib - reserved_mib, 0), why
+
+
+def _packages(facts: t.Mapping[str, t.Any], usable: t.Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """The usable nodes, those that have a package in common together; a node of no known package is alone."""
+    groups = [{node_id} for node_id in usable]
+    listed = facts.get("packages")
+    for package in listed if isinstance(listed, (list, tuple)) else ():
+        nodes = package.get("nodes") if isinstance(package, t.Mapping) else None
+        together = set(usable) & set(nodes if isinstance(nodes, (list, tuple)) else ())
+        joined = [group for group in groups if group & together]
+        if len(joined) > 1:
+            groups = [group for group in groups if group not in joined] + [set().union(*joined)]
+    return tuple(sorted(tuple(sorted(group)) for group in groups))
+
+
+def _keep_for_balancer(facts: t.Mapping[str, t.Any], nodes: list[Node], wanted: int, warnings: list[str]) -> str:
+    """Take the balancer's cores from one of ``nodes``, where its requests come in; returns why from that one."""
+    if not wanted or not nodes:
+        return ""
+    nic = _busiest_nic(facts, {node.id for node in nodes})
+    index = 0 if nic is None else next(i for i, node in enumerate(nodes) if node.id == nic["node"])
+    node = nodes[index]
+    count = min(wanted, len(node.cores) - 1)
+    if count < wanted:
+        warnings.append(
+            f"node {node.id} keeps {count or 'none'} of its cores for nginx instead of {wanted}, so that one is left"
+            " for instances"
+        )
+    nodes[index] = dataclasses.replace(node, cores=node.cores[count:], balancer=node.cores[:count])
+    if nic is None:
+        return "the first node, as the node of no network card that is up is known"
+    return f"the node of {nic['name']}, the fastest network card that is up"
+
+
+def _busiest_nic(facts: t.Mapping[str, t.Any], usable: t.Container[int]) -> t.Mapping[str, t.Any] | None:
+    listed = facts.get("nics")
+    up = [
+        nic
+        for nic in (listed if isinstance(listed, (list, tuple)) else ())
+        if isinstance(nic, t.Mapping) and nic.get("link") == "up" and nic.get("node") in usable
+    ]
+    return min(up, key=lambda nic: (-(nic.get("speed_mbps") or 0), str(nic.get("name"))), default=None)
 
 
 def _on_the_only_node(gpus: tuple[Gpu, ...], node_id: int, warnings: list[str]) -> tuple[Gpu, ...]:
@@ -153,8 +223,8 @@ def _on_the_only_node(gpus: tuple[Gpu, ...], node_id: int, warnings: list[str]) 
     placed = [gpu for gpu in gpus if gpu.node is None]
     if placed:
         warnings.append(
-            f"the kernel does not say on which node {', '.join(gpu.label for gpu in placed)} "
-            f"{'is' if len(placed) == 1 else 'are'}; node {node_id} is the only one with CPUs and memory and is taken"
+            f"the kernel does not say on which node {labels(placed)} {'is' if len(placed) == 1 else 'are'}; node"
+            f" {node_id} is the only one with CPUs and memory and is taken"
         )
     return tuple(dataclasses.replace(gpu, node=node_id) if gpu.node is None else gpu for gpu in gpus)
 
@@ -188,13 +258,13 @@ def _why_no_cpus(
 def _online(facts: t.Mapping[str, t.Any]) -> frozenset[int]:
     """CPUs of the nodes without those that ``cpus`` calls offline."""
     offline = {
-        _integer(entry, "id", f"cpus[{index}]")
-        for index, entry in enumerate(_entries(facts, "cpus"))
+        integer(entry, "id", f"cpus[{index}]")
+        for index, entry in enumerate(entries(facts, "cpus"))
         if entry.get("online") is False
     }
     listed: set[int] = set()
-    for index, entry in enumerate(_entries(facts, "nodes")):
-        listed |= _cpulist(entry, "cpus", f"nodes[{index}]") or frozenset()
+    for index, entry in enumerate(entries(facts, "nodes")):
+        listed |= cpulist(entry, "cpus", f"nodes[{index}]") or frozenset()
     return frozenset(listed - offline)
 
 
@@ -205,12 +275,12 @@ def _core_finder(
     siblings: dict[int, frozenset[int]] = {}
     order: dict[int, tuple[float, float]] = {}
     parsed: dict[str, frozenset[int]] = {}
-    for index, entry in enumerate(_entries(facts, "cpus")):
+    for index, entry in enumerate(entries(facts, "cpus")):
         where = f"cpus[{index}]"
-        cpu = _integer(entry, "id", where)
+        cpu = integer(entry, "id", where)
         text = entry.get("smt_siblings")
         if isinstance(text, str) and text not in parsed:
-            parsed[text] = _cpulist(entry, "smt_siblings", where) or frozenset()
+            parsed[text] = cpulist(entry, "smt_siblings", where) or frozenset()
         siblings[cpu] = parsed.get(text, frozenset()) if isinstance(text, str) else frozenset()
         package, core = entry.get("package"), entry.get("core")
         order[cpu] = (_or_last(package), _or_last(core))
@@ -241,62 +311,3 @@ def _core_finder(
 
 def _or_last(value: object) -> float:
     return float(value) if isinstance(value, int) else float("inf")
-
-
-def _gpus(facts: t.Mapping[str, t.Any]) -> tuple[Gpu, ...]:
-    gpus: dict[str, Gpu] = {}
-    for index, entry in enumerate(_entries(facts, "gpus")):
-        where = f"gpus[{index}]"
-        copy = plain(entry)
-        address = copy.get("pci_address")
-        if not isinstance(address, str) or not address:
-            raise _broken(f"{where}.pci_address", address, "a PCI address such as 0000:17:00.0")
-        node = copy.get("node")
-        gpu = Gpu(
-            uuid=copy.get("uuid") or None,
-            pci_address=address,
-            name=copy.get("name"),
-            vendor=copy.get("vendor"),
-            node=None if node is None else _integer(entry, "node", where),
-            facts=copy,
-        )
-        gpus.setdefault(gpu.key, gpu)
-    return tuple(sorted(gpus.values(), key=lambda gpu: (gpu.pci_address, gpu.key)))
-
-
-def _entries(facts: t.Mapping[str, t.Any], key: str) -> list[t.Mapping[str, t.Any]]:
-    value = facts.get(key)
-    if value is None and key in ("cpus", "gpus") and key in facts:
-        raise FactsError(
-            f"the topology facts (ansible_facts['numa']) were gathered without {key}, which planning needs: let"
-            " numapin.inference.numa_facts gather cpus and gpus (by default it gathers everything)"
-        )
-    if not isinstance(value, (list, tuple)) or not all(isinstance(entry, t.Mapping) for entry in value):
-        raise _broken(key, value, "a list of dictionaries")
-    return list(value)
-
-
-def _integer(entry: t.Mapping[str, t.Any], key: str, where: str) -> int:
-    value = entry.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise _broken(f"{where}.{key}", value, "a whole number from 0 on")
-    return int(value)
-
-
-def _cpulist(entry: t.Mapping[str, t.Any], key: str, where: str) -> frozenset[int] | None:
-    value = entry.get(key)
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise _broken(f"{where}.{key}", value, "a cpulist such as 0-3,8")
-    try:
-        return parse_cpulist(value)
-    except CpusetError as exc:
-        raise FactsError(f"the topology facts cannot be used: {where}.{key}: {exc}") from exc
-
-
-def _broken(where: str, value: object, allowed: str) -> FactsError:
-    return FactsError(
-        f"the topology facts (ansible_facts['numa']) cannot be used: {where} is {str(value)[:60]!r}, it must be"
-        f" {allowed}. Gather them again with the module numapin.inference.numa_facts of this release."
-    )

@@ -19,21 +19,30 @@ import re
 import typing as t
 
 from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
+from ansible_collections.numapin.inference.plugins.plugin_utils._plain import describe_type, plain
+from ansible_collections.numapin.inference.plugins.plugin_utils._vllm_options import read_arguments, read_environment
 
 FIRST_PORT = 1024
 LAST_PORT = 65535
 
 DEVICES = ("auto", "gpu", "cpu")
 MEMORY_POLICIES = ("bind", "preferred", "interleave")
+SCOPES = ("node", "package")
+SPANNINGS = ("refuse", "pipeline", "interleave")
 KEYS = (
     "name",
     "source",
     "tensor_parallel_size",
+    "pipeline_parallel_size",
     "instances",
+    "instances_per_node",
+    "scope",
+    "spanning",
     "device",
     "gpus",
     "port",
     "memory_policy",
+    "memory_mib",
     "served_names",
     "arguments",
     "environment",
@@ -44,64 +53,6 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 _SERVED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]*")
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?(:[A-Za-z0-9._-]+)?")
 _DIRECTORY = re.compile(r"/[^\x00-\x1f\x7f]*")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_ARGUMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_.+-]+)?")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_SECRET = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY|SECRET_KEY|PRIVATE_KEY)$", re.IGNORECASE)
-
-_ONE_HOST = "an instance stays on one host so far"
-_REPLICAS = "the plan starts independent instances instead: use the model's key `instances`"
-_BINDING = "systemd binds the instance to its node as planned; choose with `memory_policy`"
-
-#: vLLM options that follow from the plan, and what to use instead.
-_OWNED_ARGUMENTS = {
-    "model": "use the model's key `source`",
-    "model-tag": "use the model's key `source`",
-    "served-model-name": "use the model's key `served_names`",
-    "host": "the plan sets it to the address at which the balancers reach this host",
-    "port": "use the model's key `port`",
-    "uds": "the balancers reach an instance by address and port: use the model's key `port`",
-    "config": "write the options themselves under `arguments`",
-    "shutdown-timeout": "use the variable `vllm_shutdown_timeout_seconds`, after which the unit's own limit is set",
-    "api-key": "use the variable `vllm_api_key`, which is kept out of files others can read",
-    "tensor-parallel-size": "use the model's key `tensor_parallel_size`",
-    "tp": "use the model's key `tensor_parallel_size`",
-    "pipeline-parallel-size": "the plan sets it from the nodes an instance spans",
-    "pp": "the plan sets it from the nodes an instance spans",
-    "device": "use the model's key `device`",
-    "device-ids": "use the model's key `gpus`",
-    "numa-bind": _BINDING,
-    "numa-bind-nodes": _BINDING,
-    "numa-bind-cpus": _BINDING,
-    "nnodes": _ONE_HOST,
-    "node-rank": _ONE_HOST,
-    "master-addr": _ONE_HOST,
-    "master-port": _ONE_HOST,
-    "headless": _ONE_HOST,
-    "dp": _REPLICAS,
-    "data-parallel-size": _REPLICAS,
-    "data-parallel-size-local": _REPLICAS,
-    "data-parallel-rank": _REPLICAS,
-    "data-parallel-start-rank": _REPLICAS,
-    "data-parallel-address": _REPLICAS,
-    "data-parallel-rpc-port": _REPLICAS,
-}
-
-_PLANNED_GPUS = "the plan sets it from the GPUs it chose: use the model's key `gpus`"
-_PLANNED_CPUS = "the plan sets it from the CPUs it chose"
-
-#: Environment variables that follow from the plan, and what to use instead.
-_OWNED_VARIABLES = {
-    "CUDA_VISIBLE_DEVICES": _PLANNED_GPUS,
-    "NVIDIA_VISIBLE_DEVICES": _PLANNED_GPUS,
-    "HIP_VISIBLE_DEVICES": _PLANNED_GPUS,
-    "ROCR_VISIBLE_DEVICES": _PLANNED_GPUS,
-    "CUDA_DEVICE_ORDER": _PLANNED_GPUS,
-    "VLLM_CPU_OMP_THREADS_BIND": _PLANNED_CPUS,
-    "CPU_VISIBLE_MEMORY_NODES": "the plan sets it from the nodes it chose",
-    "NUMAPIN_CONFIG_ID": "it marks which configuration an instance runs and is set by the role",
-    "VLLM_PORT": "it is vLLM's internal port, one for each instance; the service's port is the model's key `port`",
-}
 
 
 class ModelError(NumapinError):
@@ -114,16 +65,24 @@ class ModelError(NumapinError):
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """One entry of ``vllm_models`` with its defaults filled in. ``instances`` is ``None`` for one per node."""
+    """One entry of ``vllm_models`` with its defaults filled in.
+
+    ``instances`` is ``None`` for ``instances_per_node`` on every node (or package, by ``scope``).
+    """
 
     name: str
     source: str
     tensor_parallel_size: int
+    pipeline_parallel_size: int
     instances: int | None
+    instances_per_node: int
+    scope: str
+    spanning: str
     device: str
     gpus: str | None
     port: int | None
     memory_policy: str
+    memory_mib: int | None
     served_names: tuple[str, ...]
     arguments: t.Mapping[str, t.Any]
     environment: t.Mapping[str, str]
@@ -134,44 +93,6 @@ def join_problems(subject: str, problems: t.Sequence[str]) -> str:
     if len(problems) == 1:
         return f"{subject}: {problems[0]}"
     return "\n".join([f"{subject}: {len(problems)} problems", *(f"- {problem}" for problem in problems)])
-
-
-def plain(value: t.Any) -> t.Any:
-    """A deep copy made of Python's own types only.
-
-    ansible-core hands over subclasses of ``str``, ``int``, ``dict`` and ``list`` that carry tags; JMESPath looks at the
-    exact type of what it is given. Whatever JSON does not have (dates, sets) raises ``TypeError``.
-    """
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, int):
-        return int.__int__(value)
-    if isinstance(value, float):
-        return float.__float__(value)
-    if isinstance(value, t.Mapping):
-        return {plain(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    raise TypeError(describe_type(value))
-
-
-def describe_type(value: object) -> str:
-    """The type of a value in the words of YAML."""
-    if value is None:
-        return "nothing (null)"
-    for kinds, words in (
-        (bool, "true/false"),
-        (str, "text"),
-        (int, "a whole number"),
-        (float, "a fraction"),
-        (t.Mapping, "a dictionary"),
-        ((list, tuple), "a list"),
-    ):
-        if isinstance(value, kinds):
-            return words
-    return f"a value of type {type(value).__name__}; put it in quotes if text was meant"
 
 
 def parse_models(raw: object) -> tuple[Model, ...]:
@@ -241,18 +162,25 @@ class _Reader:
             return None
         self._unknown_keys()
         name = self._name()
+        pipeline = self._count("pipeline_parallel_size", 1, "groups of GPUs, one behind the other, of one instance")
         model = Model(
             name=name,
             source=self._source(),
             tensor_parallel_size=self._count("tensor_parallel_size", 1, "GPUs of one instance"),
+            pipeline_parallel_size=pipeline,
             instances=self._instances(),
+            instances_per_node=self._instances_per_node(),
+            scope=self._choice("scope", SCOPES, "node"),
+            # Who asks for groups one behind the other has asked for what crosses nodes.
+            spanning=self._choice("spanning", SPANNINGS, "refuse" if pipeline == 1 else "pipeline"),
             device=self._choice("device", DEVICES, "auto"),
             gpus=self._gpus(),
             port=self._port(),
             memory_policy=self._choice("memory_policy", MEMORY_POLICIES, "bind"),
+            memory_mib=self._memory(),
             served_names=self._served_names(name),
-            arguments=self._arguments(),
-            environment=self._environment(),
+            arguments=read_arguments(self._entry.get("arguments"), self._refuse),
+            environment=read_environment(self._entry.get("environment"), self._refuse),
         )
         return None if self.problems else model
 
@@ -319,6 +247,19 @@ class _Reader:
         )
         return None
 
+    def _instances_per_node(self) -> int:
+        if "instances_per_node" in self._entry and self._entry.get("instances", "per_node") != "per_node":
+            self._refuse(
+                "has a number of `instances` and `instances_per_node`, which exclude each other: the one counts the"
+                " instances of a host, the other those of every node. Leave one of them out."
+            )
+        return self._count("instances_per_node", 1, "instances on every usable NUMA node")
+
+    def _memory(self) -> int | None:
+        if self._entry.get("memory_mib") is None:
+            return None
+        return self._count("memory_mib", 1, "host memory in MiB that one instance is expected to need, all in all")
+
     def _choice(self, key: str, allowed: t.Sequence[str], default: str) -> str:
         value = self._entry.get(key, default)
         if isinstance(value, str) and value in allowed:
@@ -375,110 +316,3 @@ class _Reader:
         if len(set(names)) != len(names):
             self._refuse(f"`served_names` holds a name twice: {', '.join(names)}. Leave one out.")
         return names
-
-    def _arguments(self) -> dict[str, t.Any]:
-        value = self._entry.get("arguments")
-        if value is None:
-            return {}
-        if not isinstance(value, t.Mapping):
-            self._refuse(
-                f"`arguments` is {describe_type(value)}. Allowed is a dictionary of vLLM's options without their"
-                " dashes, such as `arguments: {max-model-len: 8192}`."
-            )
-            return {}
-        result: dict[str, t.Any] = {}
-        for key, item in value.items():
-            if not isinstance(key, str) or not _ARGUMENT.fullmatch(key):
-                hint = f" Write {key.lstrip('-')!r}." if isinstance(key, str) and key.lstrip("-") != key else ""
-                self._refuse(
-                    f"`arguments` has the key {key!r}. Allowed are names of vLLM options without leading dashes.{hint}"
-                )
-                continue
-            option = _canonical(key)
-            owner = _owner_of(option.partition(".")[0])
-            if owner is not None:
-                self._refuse(f"`arguments` must not hold {key!r}: {_OWNED_ARGUMENTS[owner]}.")
-            elif _SECRET.search(option.replace("-", "_")):
-                self._refuse(
-                    f"`arguments` must not hold {key!r}, which looks like a secret: the plan is readable by everyone."
-                    " Give it to vLLM by its environment variable, in `vllm_secret_environment` (`HF_TOKEN`, say)."
-                )
-            elif option in result:
-                self._refuse(f"`arguments` holds {option!r} twice, once with `-` and once with `_`. Leave one out.")
-            else:
-                fault = _argument_fault(item)
-                if fault:
-                    self._refuse(f"`arguments`: {key!r} {fault}")
-                else:
-                    result[option] = plain(item)
-        return result
-
-    def _environment(self) -> dict[str, str]:
-        value = self._entry.get("environment")
-        if value is None:
-            return {}
-        if not isinstance(value, t.Mapping):
-            self._refuse(
-                f"`environment` is {describe_type(value)}. Allowed is a dictionary of variables, such as"
-                ' `environment: {VLLM_LOGGING_LEVEL: "DEBUG"}`.'
-            )
-            return {}
-        result: dict[str, str] = {}
-        for key, item in value.items():
-            fault = _variable_fault(key, item)
-            if fault:
-                self._refuse(f"`environment` {fault}")
-            else:
-                result[plain(key)] = str(plain(item))
-        return result
-
-
-def _canonical(option: str) -> str:
-    """vLLM's own spelling: hyphens up to the first dot (what follows a dot names a key inside a JSON option)."""
-    head, dot, tail = str(option).partition(".")
-    return head.replace("_", "-") + dot + tail
-
-
-def _owner_of(option: str) -> str | None:
-    """The planned option that ``option`` is, or abbreviates: argparse takes ``tensor-parallel`` for the whole name."""
-    if option in _OWNED_ARGUMENTS:
-        return option
-    return next((owned for owned in _OWNED_ARGUMENTS if owned.startswith(option) and len(option) > 2), None)
-
-
-def _argument_fault(value: object) -> str | None:
-    if value is None:
-        return "has no value. Leave the key out, or write true for an option without a value."
-    items = value if isinstance(value, (list, tuple)) else [value]
-    for item in items:
-        # vLLM flattens its configuration into a command line, where such a text would be an option of its own.
-        if isinstance(item, str) and (item.startswith("--") or _CONTROL.search(item)):
-            return "has a value that starts with `--` or holds a control character, which vLLM would misread."
-        if isinstance(value, (list, tuple)) and (item is None or isinstance(item, (list, tuple, t.Mapping))):
-            return f"has a list that holds {describe_type(item)}. Allowed in it are texts and numbers."
-    try:
-        plain(value)
-    except TypeError as exc:
-        return f"holds {exc}. Allowed are texts, numbers, true/false, lists and dictionaries of these."
-    return None
-
-
-def _variable_fault(key: object, value: object) -> str | None:
-    if not isinstance(key, str) or not _VARIABLE.fullmatch(key):
-        return f"has the variable {key!r}. Allowed are letters, digits and underscores, the first no digit."
-    if key in _OWNED_VARIABLES:
-        return f"must not hold {key}: {_OWNED_VARIABLES[key]}."
-    if key.upper() == "VLLM_API_KEY":
-        return f"must not hold {key}: the plan is readable by everyone. Use the variable `vllm_api_key`."
-    if _SECRET.search(key) or key.upper() == "HUGGING_FACE_HUB_TOKEN":
-        return (
-            f"must not hold {key}, which looks like a secret: the plan is readable by everyone. Use the variable"
-            f" `vllm_secret_environment: {{{key}: …}}`."
-        )
-    if isinstance(value, bool):
-        return f'sets {key} to true/false, which programs spell differently. Write the text it wants: "1" or "true".'
-    if not isinstance(value, (str, int, float)):
-        return f"sets {key} to {describe_type(value)}. Allowed are texts and numbers."
-    if isinstance(value, str) and _CONTROL.search(value):
-        return f"sets {key} to a text with a line break or control character, which an environment file cannot hold."
-    return None

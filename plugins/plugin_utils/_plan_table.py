@@ -4,7 +4,7 @@
 
 # This is a PRIVATE part of the collection: do not use it from outside, it may change at any time.
 
-"""Plans as a text table for people: one line per instance, then what deserves attention."""
+"""Plans as a text table for people: one line per instance, then what deserves attention, and why it is so."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ansible_collections.numapin.inference.plugins.plugin_utils._tables import f
 
 HEADERS = ("host", "instance", "model", "node", "CPUs", "housekeeping", "GPUs", "port")
 
-# "GPU-" and the first group of a UUID: enough to tell a host's GPUs apart, and what nvidia-smi takes for the whole.
+# "GPU-" or "MIG-" and the first group of a UUID: enough to tell a host's GPUs apart.
 _UUID_START = 12
 
 
@@ -23,22 +23,38 @@ class PlanTableError(NumapinError):
     """What was given is no plan."""
 
 
-def plan_table(plans: object) -> str:
-    """Lay out one plan or a list of plans (shape: ``vllm_plan`` in docs/architecture.md), without a final newline."""
+def plan_table(plans: object, reasons: bool = False) -> str:
+    """Lay out one plan or a list of plans (shape: ``vllm_plan`` in docs/architecture.md), without a final newline.
+
+    ``reasons``: list those of every instance as well.
+    """
     if not isinstance(plans, (t.Mapping, list, tuple)):
         raise PlanTableError(_no_plan(plans))
     listed: t.Sequence[t.Any] = [plans] if isinstance(plans, t.Mapping) else plans
     rows: list[tuple[object, ...]] = []
     warnings: list[str] = []
+    choices: list[str] = []
     for plan in listed:
         rows.extend(_rows(plan))
+        choices.extend(_choices(plan))
         warnings.extend(f"{plan['host']}: {warning}" for warning in plan["warnings"])
     if not rows:
         return "no host is planned"
     text = format_table(HEADERS, rows)
     if warnings:
         text += "\n\nwarnings\n" + "\n".join(f"- {warning}" for warning in warnings)
+    if reasons and choices:
+        text += "\n\nreasons\n" + "\n".join(choices)
     return text
+
+
+def _choices(plan: t.Mapping[str, t.Any]) -> t.Iterator[str]:
+    balancer = plan.get("balancer")
+    if balancer:
+        yield f"{plan['host']} nginx: CPUs {balancer['cpus']}, {balancer['reason']}"
+    for instance in plan["instances"]:
+        yield f"{plan['host']} {instance['name']}:"
+        yield from (f"- {reason}" for reason in instance["reasons"])
 
 
 def _no_plan(given: object) -> str:
@@ -67,6 +83,6 @@ def _row(host: object, instance: t.Mapping[str, t.Any]) -> tuple[object, ...]:
         ",".join(str(node) for node in instance["nodes"]),
         instance["cpus"],
         instance["housekeeping_cpus"] or None,
-        ",".join(gpu[:_UUID_START] if gpu.startswith("GPU-") else gpu for gpu in instance["gpus"]) or None,
+        ",".join(gpu[:_UUID_START] if gpu.startswith(("GPU-", "MIG-")) else gpu for gpu in instance["gpus"]) or None,
         instance["port"],
     )

@@ -57,6 +57,7 @@ class Figure:
 
 TASKS = ("python", "tests/figures/facts_speed.py", "tasks", "--rounds", "12")
 FLEET = ("python", "tests/figures/facts_speed.py", "fleet", "--rounds", "3")
+PLANNER = ("python", "tests/figures/planner_speed.py")
 
 FIGURES = (
     Figure(
@@ -99,6 +100,13 @@ FIGURES = (
         command=FLEET,
         limit_seconds=1200,
         at_most=1.2,
+    ),
+    Figure(
+        name="planner_seconds",
+        unit="s to plan 1,000 hosts with 8 instances each",
+        command=PLANNER,
+        limit_seconds=120,
+        at_most=5.0,
     ),
 )
 

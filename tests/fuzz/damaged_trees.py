@@ -417,7 +417,10 @@ class Run:
             while self._pending or any(worker.case is not None for worker in workers):
                 while self._pending and len(workers) < WORKERS:
                     workers[Worker(self._seed, self._bases, self._place)] = 0
-                for worker in [worker for worker in workers if worker.case is None and self._pending]:
+                for worker in [worker for worker in workers if worker.case is None]:
+                    # Both may be idle with one case left, when it is one to be repeated.
+                    if not self._pending:
+                        break
                     case, tried = self._pending.pop()
                     if tried:
                         worker.stop()

@@ -325,6 +325,28 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Balancer]:
         backends["tiny-n0"].close()
 
 
+# Workers
+
+
+def worker_cpus(balancer: Balancer) -> list[str]:
+    """The cpulist of every worker of a running nginx."""
+    master = balancer.process.pid
+    children = Path(f"/proc/{master}/task/{master}/children").read_text(encoding="utf-8").split()
+    statuses = [Path(f"/proc/{pid}/status").read_text(encoding="utf-8") for pid in children]
+    return sorted(re.findall(r"^Cpus_allowed_list:\s*(\S+)$", "\n".join(statuses), re.MULTILINE))
+
+
+def test_workers_stay_on_the_cpus_that_the_plan_keeps_for_them(tmp_path: Path) -> None:
+    allowed = sorted(os.sched_getaffinity(0))[-2:]
+    host = {"vllm_plan": plan("gpu1", "127.0.0.1", instance("tiny", 0, free_port()))}
+    variables = {
+        "load_balancer_worker_processes": "auto",
+        "__load_balancer_cpus": ",".join(str(cpu) for cpu in allowed),
+    }
+    with running(tmp_path, {"gpu1": host}, {}, **variables) as balancer:
+        assert worker_cpus(balancer) == sorted(str(cpu) for cpu in allowed)
+
+
 # Streams
 
 

@@ -16,7 +16,14 @@ from ansible.utils.display import Display
 
 from ansible_collections.numapin.inference.plugins.filter import plan_instances as module
 from ansible_collections.numapin.inference.plugins.filter import plan_table as table_module
-from ansible_collections.numapin.inference.tests.unit.plugins.plugin_utils.machines import cpu_only, eight_gpus, model
+from ansible_collections.numapin.inference.tests.unit.plugins.plugin_utils.machines import (
+    cpu_only,
+    eight_gpus,
+    machine,
+    mig,
+    mig_uuid,
+    model,
+)
 
 plan_instances = module.FilterModule().filters()["plan_instances"]
 plan_table = table_module.FilterModule().filters()["plan_table"]
@@ -155,3 +162,24 @@ def test_a_play_can_word_its_own_error() -> None:
     result = plan_instances(eight_gpus(), [model(prot=1)], "h", "192.0.2.1", fail=False)
     assert list(result) == ["problems"]
     assert "has the unknown key 'prot'. Did you mean `port`?" in result["problems"][0]
+
+
+def test_cores_and_memory_by_their_options() -> None:
+    given = {"balancer_cores": "1", "api_server_cores": "1", "reserved_memory_mib": "100"}
+    result = plan_instances(
+        cpu_only(), [model()], "h", "192.0.2.1", weights_mib={"/opt/models/llama": 7}, **tagged(given)
+    )
+    assert result["balancer"]["cpus"] == "1"
+    (first, _other) = result["instances"]
+    assert (first["cpus"], first["omp_cpus"], first["api_server_cpus"], first["memory_mib"]) == ("2-7", "3-7", "2", 7)
+    assert any("(515000 less 100 reserved)" in reason for reason in first["reasons"])
+    with pytest.raises(AnsibleFilterError, match="reserved_memory_mib is 'x'"):
+        plan_instances(cpu_only(), [model()], "h", "192.0.2.1", reserved_memory_mib="x")
+
+
+def test_a_mig_device_by_its_tags() -> None:
+    """What numa_facts says arrives tagged, and a selector has to find it all the same."""
+    facts = tagged(machine({0: "0-3"}, [mig(0, 0, "NVIDIA H100 MIG 1g.10gb", "NVIDIA H100 MIG 3g.40gb")]))
+    (entry,) = plan_instances(facts, tagged([model(gpus="[?contains(name, '3g')]")]), "h", "192.0.2.1")["instances"]
+    assert entry["gpus"] == [mig_uuid(0, 1)]
+    assert entry["gpus"][0].__class__ is str

@@ -34,11 +34,16 @@ def test_defaults() -> None:
             name="llama-3.1_8b",
             source="meta-llama/Llama-3.1-8B",
             tensor_parallel_size=1,
+            pipeline_parallel_size=1,
             instances=None,
+            instances_per_node=1,
+            scope="node",
+            spanning="refuse",
             device="auto",
             gpus=None,
             port=None,
             memory_policy="bind",
+            memory_mib=None,
             served_names=("llama-3.1_8b",),
             arguments={},
             environment={},
@@ -91,7 +96,8 @@ def test_an_unknown_key() -> None:
     text = problem(tensor_paralel_size=2)
     assert text == (
         "has the unknown key 'tensor_paralel_size'. Did you mean `tensor_parallel_size`? Allowed keys: name, source,"
-        " tensor_parallel_size, instances, device, gpus, port, memory_policy, served_names, arguments, environment."
+        " tensor_parallel_size, pipeline_parallel_size, instances, instances_per_node, scope, spanning, device, gpus,"
+        " port, memory_policy, memory_mib, served_names, arguments, environment."
     )
     assert "has the unknown key 'max-model-len'. Options of vLLM itself go under `arguments`." in problem(
         **{"max-model-len": 1}
@@ -273,3 +279,28 @@ def test_arguments_that_look_like_secrets(key: str) -> None:
 def test_the_shutdown_time_belongs_to_the_unit_too() -> None:
     (text,) = problems(model(arguments={"shutdown-timeout": 600}))
     assert "`vllm_shutdown_timeout_seconds`" in text
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"scope": "packge"}, "`scope` is 'packge'. Allowed are node, package. Did you mean package?"),
+        ({"scope": None}, "`scope` is None. Allowed are node, package."),
+        ({"spanning": "pipe"}, "`spanning` is 'pipe'. Allowed are refuse, pipeline, interleave."),
+        ({"spaning": "refuse"}, "has the unknown key 'spaning'. Did you mean `spanning`?"),
+        ({"memory_mb": 1}, "has the unknown key 'memory_mb'. Did you mean `memory_mib`?"),
+        ({"memory_mib": 0}, "`memory_mib` is 0. Allowed is a whole number from 1 on: the host memory in MiB"),
+        ({"memory_mib": "64"}, "from 1 on without quotes"),
+        ({"pipeline_parallel_size": 0}, "`pipeline_parallel_size` is 0. Allowed is a whole number from 1 on"),
+        ({"instances_per_node": 0}, "`instances_per_node` is 0. Allowed is a whole number from 1 on"),
+        ({"instances": 2, "instances_per_node": 2}, "which exclude each other"),
+    ],
+)
+def test_keys_about_shape_that_are_wrong(keys: dict[str, t.Any], told: str) -> None:
+    assert told in problem(**keys)
+
+
+def test_a_pipeline_asked_for_may_span_nodes() -> None:
+    (asked,) = parse_models([model(pipeline_parallel_size=2)])
+    (refused,) = parse_models([model(pipeline_parallel_size=2, spanning="refuse", instances="per_node")])
+    assert (asked.spanning, refused.spanning) == ("pipeline", "refuse")

@@ -14,6 +14,7 @@ from ansible_collections.numapin.inference.tests.unit.plugins.plugin_utils.machi
     cpu_only,
     eight_gpus,
     machine,
+    mig,
     model,
 )
 
@@ -55,3 +56,21 @@ def test_nothing_planned() -> None:
 def test_what_is_no_plan(given: object) -> None:
     with pytest.raises(PlanTableError, match=r"is not a plan. Give what the filter numapin.inference.plan_instances"):
         plan_table(given)
+
+
+def test_reasons() -> None:
+    plan = plan_host(cpu_only(), [model("tiny", instances=1)], host="h", address="192.0.2.1", balancer_cores=1)
+    assert plan_table(plan, reasons=True) == plan_table(plan) + "\n" + "\n".join(
+        [
+            "",
+            "reasons",
+            "h nginx: CPUs 1, node 0 is the first node, as the node of no network card that is up is known",
+            "h tiny-n0:",
+            *(f"- {reason}" for reason in plan["instances"][0]["reasons"]),
+        ]
+    )
+
+
+def test_a_mig_device_is_short() -> None:
+    plan = plan_host(machine({0: "0-3"}, [mig(3, 0, "1g")]), [model()], host="h", address="192.0.2.1")
+    assert " MIG-00000003 " in plan_table(plan)

@@ -13,8 +13,9 @@ import typing as t
 
 import pytest
 
-from ansible_collections.numapin.inference.plugins.plugin_utils._machine import FactsError
-from ansible_collections.numapin.inference.plugins.plugin_utils._planner import PlanError, apportion, plan_host
+from ansible_collections.numapin.inference.plugins.plugin_utils._cores import apportion
+from ansible_collections.numapin.inference.plugins.plugin_utils._facts_reader import FactsError
+from ansible_collections.numapin.inference.plugins.plugin_utils._planner import PlanError, plan_host
 from ansible_collections.numapin.inference.tests.unit.plugins.plugin_utils.machines import (
     Facts,
     cpu_only,
@@ -375,6 +376,7 @@ def test_the_whole_plan_of_a_gpu_host() -> None:
         "host": "gpu1",
         "address": "192.0.2.11",
         "nodes": [{"node": 0, "instance_cpus": "1-3,9-11", "housekeeping_cpus": "0,8"}],
+        "balancer": None,
         "instances": [
             {
                 "name": "llama-n0",
@@ -386,12 +388,15 @@ def test_the_whole_plan_of_a_gpu_host() -> None:
                 "nodes": [0],
                 "cpus": "1-3,9-11",
                 "omp_cpus": None,
+                "api_server_cpus": None,
                 "memory_nodes": [0],
                 "memory_policy": "preferred",
+                "memory_mib": None,
                 "device": "gpu",
                 "gpus": [uuid(0), uuid(1)],
                 "tensor_parallel_size": 2,
                 "pipeline_parallel_size": 1,
+                "numa_bind_nodes": [],
                 "port": 8000,
                 "weight": 2,
                 "housekeeping_cpus": "0,8",
@@ -405,6 +410,10 @@ def test_the_whole_plan_of_a_gpu_host() -> None:
                     ),
                     "cores: 3 of the 3 for instances on node 0, with all their SMT siblings",
                     "housekeeping: 1 core of node 0 (CPUs 0,8) kept for the system and interrupts",
+                    (
+                        "memory: that of node 0 first, then that of other nodes; how much the instance needs is not"
+                        " said (`memory_mib`), so whether it fits is unknown"
+                    ),
                     "port 8000: none is set for the model, so a free one from 8000 on, kept from run to run",
                 ],
             }
@@ -558,7 +567,9 @@ def test_a_group_larger_than_every_node() -> None:
     assert text == (
         "host gpu1 cannot be planned: model 'llama' asks for one instance per node with 8 GPUs each"
         " (tensor_parallel_size 8), and there is room for none: node 0 has 4 GPUs, 4 free; node 1 has 4 GPUs, 4 free."
-        " A tensor-parallel group stays inside one node. What would help: set `tensor_parallel_size` to at most 4."
+        " A tensor-parallel group stays inside one node. What would help: set `tensor_parallel_size` to at most 4;"
+        " set `spanning: pipeline`, which makes it 2 groups of 4 GPUs, each inside one node; set `spanning:"
+        " interleave`, which lets its group cross nodes at a cost."
     )
 
 
