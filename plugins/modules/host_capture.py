@@ -23,8 +23,8 @@ description:
     Interrupt affinities, huge page pools and the boot parameters about NUMA, isolated CPUs, huge pages, cgroups and
     the IOMMU are taken besides.
   - Serial numbers are not read. Of files that can hold secrets, such as C(/proc/cmdline), only known parameters are
-    kept. Before the archive is written everything in it is searched once more; what still looks like an identifier
-    is an error.
+    kept. Before the archive is written it is read back, and everything in it is searched once more; other facts than
+    the host's are an error, and so is what still looks like an identifier.
   - The playbook C(numapin.inference.capture) runs it on every inference host and fetches the archives.
 attributes:
   check_mode:
