@@ -31,6 +31,11 @@ class ActionModule(ActionBase):
             return result | _failed(
                 f'query is {expression!r}; it takes a JMESPath expression as text, such as "gpus[].uuid"'
             )
+        if self._task.async_val:
+            return result | _failed(
+                "query cannot be answered in a task with async, whose facts come with async_status: leave one of them"
+                " out, and pick from the facts with the filter community.general.json_query"
+            )
         # Loaded by those calls only that need it.
         from ansible_collections.numapin.inference.plugins.plugin_utils._plain import plain
         from ansible_collections.numapin.inference.plugins.plugin_utils._query import Query, QueryError
@@ -47,7 +52,9 @@ class ActionModule(ActionBase):
 
     def _module(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any] | None) -> dict[str, t.Any]:
         returned: dict[str, t.Any] = self._execute_module(
-            module_args=arguments, task_vars=task_vars, wrap_async=self._task.async_val
+            module_args=arguments,
+            task_vars=task_vars,
+            wrap_async=self._task.async_val and not self._connection.has_native_async,
         )
         return returned
 

@@ -32,6 +32,8 @@ FORMAT = 1
 FILE_LIMIT_BYTES = 8 * 1024 * 1024
 MEMBER_LIMIT = 100_000
 UNPACKED_LIMIT_BYTES = 256 * 1024 * 1024
+# Three times as many as the deepest file of a real machine; removing them again takes a call for each.
+DEPTH_LIMIT = 64
 ANSWERS_PATH = "/numapin/gpu_answers.json"
 DESCRIPTION_PATH = "/numapin/capture.json"
 
@@ -52,10 +54,23 @@ def opened_root(path: str, scratch_directory: str | None = None) -> t.Iterator[s
     if not os.path.isfile(path):
         yield path
         return
-    directory = tempfile.mkdtemp(prefix="numapin-root-", dir=scratch_directory)
-    try:
+    with scratch("numapin-root-", scratch_directory) as directory:
         _unpack(path, directory)
         yield _top(directory)
+
+
+@contextlib.contextmanager
+def scratch(prefix: str, parent: str | None) -> t.Iterator[str]:
+    """Give a private directory in ``parent``, or where temporary files go, and remove it afterwards."""
+    try:
+        directory = tempfile.mkdtemp(prefix=prefix, dir=parent)
+    except OSError as error:
+        raise CaptureError(
+            f"an archive cannot be unpacked in {error.filename or parent or 'the directory for temporary files'}:"
+            f" {error.strerror or error}; make room there, or let TMPDIR or Ansible's remote_tmp name another directory"
+        ) from error
+    try:
+        yield directory
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -169,6 +184,8 @@ def _safe_path(name: str) -> str:
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.startswith("/") or ".." in parts or "\0" in name:
         raise CaptureError(f"its member {name!r} leads out of the archive")
+    if len(parts) > DEPTH_LIMIT:
+        raise CaptureError(f"its member {name[:60]!r}... lies in {len(parts) - 1} directories, more than {DEPTH_LIMIT}")
     return "".join(f"/{part}" for part in parts)
 
 

@@ -24,11 +24,10 @@ import io
 import json
 import os
 import re
-import stat
 import tarfile
 import tempfile
 import typing as t
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ansible_collections.numapin.inference.plugins.module_utils._archive import (
     ANSWERS_PATH,
@@ -36,15 +35,16 @@ from ansible_collections.numapin.inference.plugins.module_utils._archive import 
     FILE_LIMIT_BYTES,
     FORMAT,
     CaptureError,
-    confined_target,
     opened_root,
     recorded_answers,
+    scratch,
 )
 from ansible_collections.numapin.inference.plugins.module_utils._facts import PARTS, gather
 from ansible_collections.numapin.inference.plugins.module_utils._gpu_sources import GpuSources
 from ansible_collections.numapin.inference.plugins.module_utils._gpus import collect_answers
-from ansible_collections.numapin.inference.plugins.module_utils._host import READ_LIMIT_BYTES, Host
+from ansible_collections.numapin.inference.plugins.module_utils._host import Host
 from ansible_collections.numapin.inference.plugins.module_utils._pci import PciTree
+from ansible_collections.numapin.inference.plugins.module_utils._recording import Entry, RecordingHost
 from ansible_collections.numapin.inference.plugins.module_utils._scrubber import (
     NAMES,
     RELEASE_PATH,
@@ -53,204 +53,7 @@ from ansible_collections.numapin.inference.plugins.module_utils._scrubber import
 )
 from ansible_collections.numapin.inference.plugins.module_utils._topology import read_topology
 
-__all__ = (
-    "Capture",
-    "CaptureError",
-    "RecordingHost",
-    "opened_root",
-    "recorded_answers",
-    "take_capture",
-    "write_archive",
-)
-
 COLLECTION_VERSION = "0.1.0"
-
-_LINK_LIMIT = 40
-# ppin is the processor's serial number (drivers/base/topology.c): only its name is taken.
-_LISTED_AND_READ = re.compile(r"^/sys/devices/system/(?!.*/ppin$)|/msi_irqs/[0-9]+$")
-
-
-# What is read
-
-
-class RecordingHost(Host):
-    """A host that remembers what was read of it, by the path that was asked for."""
-
-    def __init__(self, root: str = "/") -> None:
-        super().__init__(root)
-        self._texts: dict[str, str] = {}
-        self._listings: dict[str, list[str]] = {}
-        self._present: set[str] = set()
-
-    def read_text(self, path: str, limit_bytes: int = READ_LIMIT_BYTES) -> str | None:
-        return self._noted(path, super().read_text(path, limit_bytes))
-
-    def read_head(self, path: str, limit_bytes: int) -> str | None:
-        text = super().read_head(path, limit_bytes)
-        # The whole file serves a reader of its beginning too.
-        if len(self._texts.get(path, "")) <= len(text or ""):
-            self._noted(path, text)
-        return text
-
-    def read_int(self, path: str) -> int | None:
-        value = super().read_int(path)
-        if path not in self._texts:
-            self.read_text(path, 4096)
-        return value
-
-    def list_dir(self, path: str) -> list[str] | None:
-        names = super().list_dir(path)
-        if names is not None:
-            self._listings[path] = names
-        return names
-
-    def list_directories(self, path: str) -> list[str] | None:
-        names = super().list_directories(path)
-        if names is not None:
-            self._listings.setdefault(path, names)
-        return names
-
-    def exists(self, path: str) -> bool:
-        there = super().exists(path)
-        if there:
-            self._present.add(path)
-        return there
-
-    def readlink(self, path: str) -> str | None:
-        target = super().readlink(path)
-        if target is not None:
-            # That the link is there; where it leads need not exist.
-            self._present.add(path)
-        return target
-
-    def real_path(self, path: str) -> str | None:
-        real = super().real_path(path)
-        if real is not None:
-            self._present.add(path)
-        return real
-
-    def _noted(self, path: str, text: str | None) -> str | None:
-        if text is not None:
-            self._texts[path] = text
-        return text
-
-    def recorded(self) -> dict[str, Entry]:
-        """Return what was read, by its real path: files, the links that led there, and directories."""
-        return _Tree(Host(self.root), self._texts, self._listings, self._present).entries
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One path of the machine; ``text`` is what a file holds or where a link leads."""
-
-    kind: str  # file | link | directory
-    text: str = ""
-    mode: int = 0o444
-
-
-class _Tree:
-    """Turns paths as they were asked for into a tree in which each of them leads to the same thing."""
-
-    def __init__(
-        self, host: Host, texts: dict[str, str], listings: dict[str, list[str]], present: t.Collection[str]
-    ) -> None:
-        self._host = host
-        self._prefix = "" if host.is_running_machine else host.root
-        self._real: dict[str, str | None] = {"": "", "/": ""}
-        self.entries: dict[str, Entry] = {}
-        for path, text in texts.items():
-            real = self._walk(path)
-            if real is not None:
-                self._put(real, Entry("file", text, self._mode(real)))
-        for path, names in listings.items():
-            real = self._walk(path)
-            if real is not None:
-                self._put(real, Entry("directory"))
-                for name in names:
-                    self._listed(real, name)
-        for path in present:
-            real = self._walk(path)
-            if real is not None and real not in self.entries and os.path.lexists(self._prefix + real):
-                self._put(real, self._unread(real))
-
-    def _put(self, real: str, entry: Entry) -> None:
-        if real and (entry.kind != "directory" or real not in self.entries):
-            self.entries[real] = entry
-
-    def _walk(self, path: str) -> str | None:
-        """Return the real path of a path, and take every link on the way into the tree; ``None`` for a cycle."""
-        if path in self._real:
-            return self._real[path]
-        directory, _slash, name = path.rpartition("/")
-        start = self._walk(directory)
-        real = None if start is None else self._follow(start, [name])
-        self._real[path] = real
-        return real
-
-    def _follow(self, here: str, pending: list[str]) -> str | None:
-        links = 0
-        while pending:
-            part = pending.pop()
-            if part in ("", "."):
-                continue
-            if part == "..":
-                here = here.rpartition("/")[0]
-                continue
-            step = f"{here}/{part}"
-            target = self._link(step)
-            if target is None:
-                here = step
-                continue
-            links += 1
-            if links > _LINK_LIMIT:
-                return None
-            if target.startswith("/"):
-                here = ""
-            pending.extend(target.split("/")[::-1])
-        return here
-
-    def _link(self, real: str) -> str | None:
-        # /proc/self is another one in every process: what was read below it stays there.
-        if real == "/proc/self":
-            return None
-        target = self._host.readlink(real)
-        if target is not None:
-            self._put(real, Entry("link", confined_target(real, target)))
-        return target
-
-    def _listed(self, directory: str, name: str) -> None:
-        """Take one name of a listed directory. A file that nobody read stays empty: reading some has an effect."""
-        real = f"{directory}/{name}"
-        if real in self.entries or (directory == "/proc" and name.isdigit()):
-            # Processes come and go; those of which something was read are taken with it.
-            return
-        if self._link(real) is not None:
-            return
-        with contextlib.suppress(OSError):
-            mode = os.lstat(self._prefix + real).st_mode
-            if stat.S_ISDIR(mode):
-                self._put(real, Entry("directory"))
-            elif stat.S_ISREG(mode):
-                # The name can be what was asked for: a vector in msi_irqs, a file that only some kernels have.
-                text = self._host.read_text(real, 4096) if _LISTED_AND_READ.search(real) else None
-                self._put(real, Entry("file", text or "", self._mode(real)))
-
-    def _unread(self, real: str) -> Entry:
-        """Return what stands for something that was only found to be there."""
-        if os.path.isfile(self._prefix + real):
-            # Elsewhere than in /sys and /proc its content is nobody's business.
-            text = self._host.read_text(real) if real.startswith(("/sys/", "/proc/")) else ""
-            if text is not None:
-                return Entry("file", text, self._mode(real))
-        # A file that cannot be read: a directory is there and cannot be read either.
-        return Entry("directory")
-
-    def _mode(self, real: str) -> int:
-        """Return the mode: from Linux 6.12 it tells interrupts that cannot be moved."""
-        try:
-            return stat.S_IMODE(os.stat(self._prefix + real).st_mode) & 0o777
-        except OSError:
-            return 0o444
 
 
 # What is taken besides
@@ -293,7 +96,13 @@ _PARAMETER = re.compile(
     r"|iommu\w*(?:\.\w+)?|intel_iommu|amd_iommu|pci|pcie_aspm|intel_idle\.max_cstate|processor\.max_cstate|skew_tick)"
     r"(?:=[A-Za-z0-9,:._/@+-]{0,200})?"
 )
-_CPUINFO_DROPPED = re.compile(r"^(?:Serial|cpu MHz)\s*:.*\n?", re.MULTILINE)
+# What kind of processor it is. Some tell their serial number too (Serial on ARM, identification on s390).
+_CPUINFO_KEPT = re.compile(
+    r"^(?:(?:processor|vendor_id|cpu family|model|model name|stepping|microcode|cpu cores|siblings|physical id|core id"
+    r"|apicid|initial apicid|flags|CPU (?:implementer|architecture|variant|part|revision)|[Ff]eatures|# processors"
+    r"|cpu|machine|platform|isa|mmu|uarch)[ \t]*:.*)?\n?",
+    re.MULTILINE,
+)
 _STATUS_KEPT = re.compile(
     r"^(?:Name|Cpus_allowed|Cpus_allowed_list|Mems_allowed|Mems_allowed_list):.*\n?", re.MULTILINE
 )
@@ -312,7 +121,7 @@ def _kept(path: str, text: str) -> str:
     if path == "/proc/cmdline":
         return " ".join(word for word in text.split() if _PARAMETER.fullmatch(word)) + "\n"
     if path == "/proc/cpuinfo":
-        return _CPUINFO_DROPPED.sub("", text)
+        return "".join(_CPUINFO_KEPT.findall(text))
     if path.startswith("/proc/") and path.endswith("/status"):
         return "".join(_STATUS_KEPT.findall(text))
     return text
@@ -347,6 +156,10 @@ _FIRMWARE_WORDS = frozenset(
 )
 
 
+# Interfaces and InfiniBand devices are called as people like.
+_PEOPLES_NAME = re.compile(r"(?<=/net/)[^/]+|(?<=/infiniband/)[^/]+")
+
+
 def _host_names(host: Host) -> list[str]:
     """Return the names of the captured machine, longest first: a tree's own, else that of the running machine."""
     said = [host.read_text("/proc/sys/kernel/hostname", 4096), host.read_text("/etc/hostname", 4096)]
@@ -355,12 +168,14 @@ def _host_names(host: Host) -> list[str]:
     return sorted((n for n in names if len(n) >= _SHORTEST_HOST_NAME and n != "localhost"), key=lambda n: (-len(n), n))
 
 
-def _words(components: t.Collection[str], facts: dict[str, t.Any]) -> set[str]:
-    """Return words that mean something in a tree; a host can be called like one of them (node1, qemu, h100)."""
-    words = {component.lower() for component in components} | _FIRMWARE_WORDS
-    for gpu in facts["gpus"] or ():
-        words.update(re.split(r"[^0-9a-z-]+", (gpu["name"] or "").lower()))
-    return words
+def _words(entries: t.Mapping[str, Entry], facts: dict[str, t.Any]) -> set[str]:
+    """Return words that mean something in a tree; a host can be called like one of them (node1, numa, qemu, h100)."""
+    texts = [*entries, *(entry.text for entry in entries.values() if entry.kind == "link")]
+    texts = [_PEOPLES_NAME.sub("", text) for text in texts]
+    texts += [gpu["name"] or "" for gpu in facts["gpus"] or ()]
+    words = {part for text in texts for part in text.lower().split("/")}
+    words.update(part for text in texts for part in re.split(r"[^0-9a-z]+", text.lower()))
+    return words | _FIRMWARE_WORDS
 
 
 # The capture
@@ -403,11 +218,14 @@ def _add(archive: tarfile.TarFile, path: str, entry: Entry) -> None:
     archive.addfile(member)
 
 
-def take_capture(host: RecordingHost, sources: GpuSources, identifiers: bool = False) -> Capture:
+def take_capture(
+    host: RecordingHost, sources: GpuSources, identifiers: bool = False, scratch_directory: str | None = None
+) -> Capture:
     """Read the machine and return its capture; ``identifiers`` leaves names, addresses and UUIDs as they are.
 
-    Raises ``NumapinError`` when there is no topology to read, and ``CaptureError`` when the archive would hold what it
-    must not.
+    The archive is read back below ``scratch_directory`` before it is handed out. Raises ``NumapinError`` when there is
+    no topology to read, and ``CaptureError`` when the archive would hold what it must not, or would not read back as
+    this machine.
     """
     unrecorded = Host(host.root)
     left_out = _read_besides(host)
@@ -428,37 +246,102 @@ def take_capture(host: RecordingHost, sources: GpuSources, identifiers: bool = F
         entries[path] = entry
     if answers is not None:
         entries[ANSWERS_PATH] = Entry("file", _json(answers.to_plain()))
+    if identifiers:
+        return _read_back(_described(entries, facts, None, left_out), facts, scratch_directory)
 
-    warnings = []
-    redactions: tuple[Redaction, ...] = ()
-    host_names: list[str] = []
-    if not identifiers:
-        components = {component for path in entries for component in path.split("/")}
-        words = _words(components, facts)
-        host_names = [name for name in _host_names(unrecorded) if name.lower() not in words]
-        if len(host_names) != len(_host_names(unrecorded)):
-            warnings.append("the host's name is also a word of its kernel, firmware or GPUs: it was not looked for")
+    every_name = _host_names(unrecorded)
+    words = _words(entries, facts)
+    host_names = [name for name in every_name if name.lower() not in words]
+    components = {component for path in entries for component in path.split("/")}
+    try:
         scrubber = Scrubber(host_names, components)
-        entries = _scrubbed(entries, scrubber)
+        capture = _described(_scrubbed(entries, scrubber), facts, scrubber, left_out)
+        capture = _read_back(capture, _stood_in(facts, scrubber), scratch_directory)
+    except NotThisMachineError:
+        if not host_names:
+            raise
+        # It is a word that the facts are made from: better it stays than that they change.
+        host_names = []
+        scrubber = Scrubber((), components)
+        capture = _described(_scrubbed(entries, scrubber), facts, scrubber, left_out)
+        capture = _read_back(capture, _stood_in(facts, scrubber), scratch_directory)
+    _refuse_identifiers(capture.entries, host_names)
+    if len(host_names) != len(every_name):
+        said = "the host's name is also a word of its kernel, firmware or GPUs: it was not looked for"
+        capture = replace(capture, warnings=(said,))
+    return capture
+
+
+def _described(
+    entries: dict[str, Entry], facts: dict[str, t.Any], scrubber: Scrubber | None, left_out: t.Sequence[str]
+) -> Capture:
+    """Return the capture with its own description in it; without a scrubber identifiers stayed."""
+    if scrubber:
         left_out = [scrubber.text(text, NAMES) for text in left_out]
-        redactions = scrubber.redactions()
+    redactions = scrubber.redactions() if scrubber else ()
     release = entries.get(RELEASE_PATH)
-    entries[DESCRIPTION_PATH] = Entry(
-        "file",
-        _json(
-            {
-                "format": FORMAT,
-                "collection_version": COLLECTION_VERSION,
-                "kernel_release": release.text.strip() if release else None,
-                "identifiers": identifiers,
-                "redactions": [vars(redaction) for redaction in redactions],
-                "left_out": left_out,
-            }
-        ),
-    )
-    if not identifiers:
-        _refuse_identifiers(entries, host_names)
-    return Capture(_with_parents(entries), redactions, tuple(left_out), tuple(warnings), facts)
+    described = {
+        "format": FORMAT,
+        "collection_version": COLLECTION_VERSION,
+        "kernel_release": release.text.strip() if release else None,
+        "identifiers": scrubber is None,
+        "redactions": [vars(redaction) for redaction in redactions],
+        "left_out": list(left_out),
+    }
+    whole = _with_parents({**entries, DESCRIPTION_PATH: Entry("file", _json(described))})
+    return Capture(whole, redactions, tuple(left_out), (), facts)
+
+
+# Reading it back
+
+
+class NotThisMachineError(CaptureError):
+    """The archive gives other facts than the machine."""
+
+
+def _read_back(capture: Capture, expected: dict[str, t.Any], scratch_directory: str | None) -> Capture:
+    """Return the capture; raises ``NotThisMachineError`` when its archive does not give the expected facts."""
+    with scratch("numapin-capture-", scratch_directory) as directory:
+        path = write_archive(f"{directory}/capture.tar.gz", capture.archive())
+        with opened_root(path, directory) as root:
+            host = Host(root)
+            sources = GpuSources(nvml=None, nvidia_smi=None, recorded=recorded_answers(host))
+            facts = gather(host, frozenset(PARTS), {}, sources)
+    different = [key for key in expected if _in_any_order(facts[key]) != _in_any_order(expected[key])]
+    if different:
+        raise NotThisMachineError(
+            f"the archive would read back as another machine, so none is made: {', '.join(different)} of its facts"
+            " differ. Please report this"
+        )
+    return capture
+
+
+def _stood_in(facts: dict[str, t.Any], scrubber: Scrubber) -> dict[str, t.Any]:
+    """Return the facts with the stand-ins that the files have."""
+
+    def clean(value: t.Any) -> t.Any:
+        if isinstance(value, str):
+            return scrubber.text(value, NAMES)
+        if isinstance(value, dict):
+            return {key: clean(each) for key, each in value.items()}
+        return [clean(each) for each in value] if isinstance(value, list) else value
+
+    release = scrubber.text(facts["kernel"]["release"] or "", RELEASE_PATH) or None
+    cleaned: dict[str, t.Any] = clean(facts)
+    cleaned["kernel"]["release"] = release
+    return cleaned
+
+
+def _in_any_order(value: t.Any) -> t.Any:
+    """Return what two values have in common that differ only in the order of lists: stand-ins sort differently."""
+    if isinstance(value, dict):
+        return {key: _in_any_order(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return sorted((_in_any_order(each) for each in value), key=lambda each: json.dumps(each, sort_keys=True))
+    return value
+
+
+# Its parts
 
 
 def _json(value: t.Any) -> str:
@@ -507,23 +390,27 @@ def write_archive(path: str | None, content: bytes) -> str:
 
     Only its owner may read it. Raises ``CaptureError`` when it cannot be written; what was there stays then.
     """
-    if path is None:
-        descriptor, temporary = tempfile.mkstemp(prefix="numapin-capture-", suffix=".tar.gz")
-        path = temporary
-    else:
+    if path is not None:
         refuse_path(path)
-        descriptor, temporary = tempfile.mkstemp(prefix=".numapin-", suffix=".tmp", dir=os.path.dirname(path))
+    temporary = None
     try:
+        if path is None:
+            descriptor, temporary = tempfile.mkstemp(prefix="numapin-capture-", suffix=".tar.gz")
+            path = temporary
+        else:
+            descriptor, temporary = tempfile.mkstemp(prefix=".numapin-", suffix=".tmp", dir=os.path.dirname(path))
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
         raise CaptureError(
-            f"the archive of {len(content)} bytes cannot be written to {path}: {error.strerror}; give another path"
+            f"the archive of {len(content)} bytes cannot be written to"
+            f" {path or 'a file in the directory for temporary files'}: {error.strerror or error}; give another path"
         ) from error
     return path
 

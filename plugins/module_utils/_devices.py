@@ -4,7 +4,7 @@
 
 # This is a PRIVATE part of the collection: do not use it from outside, it may change at any time.
 
-"""NICs, NVMe controllers and InfiniBand devices of a Linux host, and which of them are close to which GPU.
+"""NICs, NVMe controllers and InfiniBand devices of a Linux host.
 
 A device of a class is found below the PCI function it belongs to, whatever lies in between (a virtio or an auxiliary
 device). Addresses on the network, GUIDs and serial numbers are not read.
@@ -41,7 +41,6 @@ _LINK_LAYERS = frozenset({"InfiniBand", "Ethernet", "Unspecified"})
 _FABRICS = {"tcp": "nvme_tcp", "rdma": "nvme_rdma", "fc": "nvme_fc", "loop": "nvme_loop"}
 _SPEED_UNKNOWN = 0xFFFFFFFF  # SPEED_UNKNOWN is -1; kernels before 4.3 printed it without its sign
 _LINK_STATES = {"up": "up", "down": "down", "lowerlayerdown": "down", "notpresent": "down"}
-_PATHS_BY_DISTANCE = ("PIX", "PXB", "PHB", "NODE", None)
 _MODEL_LIMIT = 128
 
 
@@ -95,30 +94,8 @@ class Infiniband(t.NamedTuple):
     node: int | None
     netdevs: tuple[str, ...]
     ports: tuple[InfinibandPort, ...]
+    physical_function: str | None  # PCI address, of a virtual function's
     irqs: tuple[int, ...]
-
-
-class GpuNicPair(t.NamedTuple):
-    """A GPU and a NIC close to it; ``path`` is ``None`` on one node when the way between them is unknown."""
-
-    gpu: str  # PCI address
-    gpu_uuid: str | None
-    nic: str | None
-    infiniband: str | None
-    path: str | None  # PIX | PXB | PHB | NODE
-
-
-class PlacedGpu(t.Protocol):
-    """What the pairs need to know of a GPU; ``node`` is the one that was finally decided on."""
-
-    @property
-    def pci_address(self) -> str: ...
-
-    @property
-    def uuid(self) -> str | None: ...
-
-    @property
-    def node(self) -> int | None: ...
 
 
 def read_nics(host: Host, pci: PciTree) -> tuple[Nic, ...]:
@@ -183,53 +160,11 @@ def read_infiniband(host: Host, pci: PciTree) -> tuple[Infiniband, ...]:
                 node=pci.node(address) if address else None,
                 netdevs=tuple(sorted(netdevs, key=_natural)),
                 ports=tuple(_read_port(host, f"{directory}/ports/{port}", port) for port in ports),
+                physical_function=pci.physical_function(address) if address else None,
                 irqs=pci.irqs(address) if address else (),
             )
         )
     return tuple(devices)
-
-
-def pair_gpus_with_nics(
-    gpus: t.Iterable[PlacedGpu], nics: t.Sequence[Nic], infiniband: t.Sequence[Infiniband], pci: PciTree
-) -> tuple[GpuNicPair, ...]:
-    """Return the NICs and RDMA devices below the host bridge or on the node of each GPU, the nearest first.
-
-    A virtual function whose physical function the host sees is left out: it lies where that lies, and is most often
-    a guest's.
-    """
-    functions = _network_functions(nics, infiniband, pci)
-    pairs: list[GpuNicPair] = []
-    for gpu in gpus:
-        near = []
-        for address, names in functions.items():
-            # A GPU's node can come from NVML or an override; a NIC's always from sysfs.
-            path = pci.path_kind(gpu.pci_address, address, first_node=gpu.node)
-            if path != "SYS" and (path is not None or _same_node(pci, gpu, address)):
-                near.append((_PATHS_BY_DISTANCE.index(path), address, names, path))
-        for _distance, _address, names, path in sorted(near, key=lambda found: found[:2]):
-            pairs.extend(GpuNicPair(gpu.pci_address, gpu.uuid, nic, rdma, path) for nic, rdma in names)
-    return tuple(pairs)
-
-
-def _network_functions(
-    nics: t.Sequence[Nic], infiniband: t.Sequence[Infiniband], pci: PciTree
-) -> dict[str, list[tuple[str | None, str | None]]]:
-    """Return, by PCI address, each NIC with its RDMA device; the other one is ``None`` where there is only one."""
-    rdma_of = {netdev: device.name for device in infiniband for netdev in device.netdevs}
-    functions: dict[str, list[tuple[str | None, str | None]]] = {}
-    for nic in nics:
-        if nic.pci_address and not (nic.sriov and nic.sriov.physical_function):
-            functions.setdefault(nic.pci_address, []).append((nic.name, rdma_of.get(nic.name)))
-    named = {nic.name for nic in nics}
-    for device in infiniband:
-        alone = device.pci_address and named.isdisjoint(device.netdevs)
-        if device.pci_address and alone and pci.physical_function(device.pci_address) is None:
-            functions.setdefault(device.pci_address, []).append((None, device.name))
-    return functions
-
-
-def _same_node(pci: PciTree, gpu: PlacedGpu, address: str) -> bool:
-    return gpu.node is not None and gpu.node == pci.node(address)
 
 
 def _read_nic(host: Host, pci: PciTree, name: str, address: str | None) -> Nic:

@@ -12,7 +12,6 @@ import re
 import typing as t
 
 from ansible_collections.numapin.inference.plugins.module_utils._devices import (
-    pair_gpus_with_nics,
     read_infiniband,
     read_nics,
     read_nvme,
@@ -28,6 +27,7 @@ from ansible_collections.numapin.inference.plugins.module_utils._pci import PciT
 from ansible_collections.numapin.inference.plugins.module_utils._topology import read_topology, to_plain
 
 if t.TYPE_CHECKING:
+    from ansible_collections.numapin.inference.plugins.module_utils._gpu_nics import GpuNicPair
     from ansible_collections.numapin.inference.plugins.module_utils._gpus import Gpu
     from ansible_collections.numapin.inference.plugins.module_utils._host import Host
 
@@ -52,8 +52,13 @@ def wanted_parts(gather: t.Sequence[str]) -> frozenset[str]:
     """Return the parts that a list such as ``["gpus"]`` or ``["all", "!links"]`` asks for.
 
     Exclusions alone are taken from everything. Links are those of GPUs: asking for them asks for GPUs too, and without
-    GPUs there are none. Raises ``GatherError`` for an unknown name and for a part both asked for and excluded.
+    GPUs there are none. Raises ``GatherError`` for no name, an unknown name and a part both asked for and excluded.
     """
+    if not gather:
+        raise GatherError(
+            f"gather is empty: give {ALL}, or the parts to read ({', '.join(PARTS)}); nodes are always read, and !PART"
+            " leaves a part out"
+        )
     unknown = [name for name in gather if name not in GATHER_CHOICES]
     if unknown:
         raise GatherError(f"gather has {unknown[0]!r}; it can have {', '.join(GATHER_CHOICES)}")
@@ -111,11 +116,19 @@ def gather(host: Host, parts: frozenset[str], overrides: t.Mapping[str, int], so
 
             gpus, said = read_gpus(host, topology.nodes, pci, sources, overrides, want_links="links" in parts)
             warnings.extend(said)
+    elif overrides:
+        warnings.append(
+            f"the nodes of GPUs are given by hand for {', '.join(overrides)}, and gpus are not among the parts that"
+            " were read: they have no effect"
+        )
     nics = read_nics(host, pci) if "nics" in parts else None
     nvme = read_nvme(host, pci) if "nvme" in parts else None
     infiniband = read_infiniband(host, pci) if "infiniband" in parts else None
-    pairs = None
-    if gpus is not None and (nics is not None or infiniband is not None):
+    wants_pairs = gpus is not None and (nics is not None or infiniband is not None)
+    pairs: tuple[GpuNicPair, ...] | None = () if wants_pairs else None
+    if gpus and wants_pairs:
+        from ansible_collections.numapin.inference.plugins.module_utils._gpu_nics import pair_gpus_with_nics
+
         pairs = pair_gpus_with_nics(gpus, nics or (), infiniband or (), pci)
     kernel = None
     if "kernel" in parts:

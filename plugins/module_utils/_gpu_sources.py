@@ -18,10 +18,21 @@ if t.TYPE_CHECKING:
 
 NVIDIA = "nvidia"
 AMD = "amd"
-_VENDORS = {0x10DE: NVIDIA, 0x1002: AMD, 0x8086: "intel"}
+INTEL = "intel"
+_VENDORS = {0x10DE: NVIDIA, 0x1002: AMD, 0x8086: INTEL}
 # PCI classes (base class and subclass): 0300 VGA, 0302 3D controller, 0380 other display, 1200 processing accelerator.
-# VGA counts for NVIDIA only: with the others it is the console's adapter or an integrated GPU.
-_CLASSES = {NVIDIA: (0x0300, 0x0302, 0x1200), AMD: (0x0302, 0x0380, 0x1200), "intel": (0x0380, 0x1200)}
+# VGA counts for NVIDIA only: with the others it is the console's adapter or an integrated GPU. Intel's accelerators are
+# NPUs (intel_vpu) and FPGAs, its GPUs for servers are display controllers.
+_CLASSES = {NVIDIA: (0x0300, 0x0302, 0x1200), AMD: (0x0302, 0x0380, 0x1200), INTEL: (0x0380,)}
+_DISPLAY = 0x0380
+# First byte of the PCI ids of AMD's processors with graphics (drivers/gpu/drm/amd/amdgpu/amdgpu_drv.c).
+_AMD_INTEGRATED = frozenset({0x13, 0x15, 0x16, 0x96, 0x98, 0x99})
+# Where Intel's integrated graphics always are.
+_INTEL_INTEGRATED = "0000:00:02."
+# Drivers that keep a device for virtual machines or for nobody; vfio-pci has variants such as nvgrace_gpu_vfio_pci.
+_KEEPERS = frozenset({"pci-stub", "pciback", "xen-pciback"})
+# How WSL hands out GPUs: not as PCI devices, and NVIDIA's driver is the one of Windows.
+_WSL_GPUS = "/dev/dxg"
 
 
 class GpuSources(t.NamedTuple):
@@ -40,16 +51,35 @@ class GpuSources(t.NamedTuple):
 
 
 def gpu_devices(pci: PciTree) -> list[tuple[PciDevice, str]]:
-    """Return the devices that are GPUs by class and vendor, with the vendor's name."""
+    """Return the devices that are GPUs by class and vendor, with the vendor's name; no integrated graphics."""
     found = []
     # The class first: most devices need no second read.
     for device in pci.devices(lambda pci_class: pci_class >> 16 in (0x03, 0x12)):
         vendor = _VENDORS.get(device.vendor or 0)
-        if vendor is not None and device.pci_class >> 8 in _CLASSES[vendor]:
+        if vendor is not None and device.pci_class >> 8 in _CLASSES[vendor] and not _is_integrated(device, vendor):
             found.append((device, vendor))
     return found
 
 
+def _is_integrated(device: PciDevice, vendor: str) -> bool:
+    if device.pci_class >> 8 != _DISPLAY:
+        return False
+    if vendor == INTEL:
+        return device.address.startswith(_INTEL_INTEGRATED)
+    return (device.device or 0) >> 8 in _AMD_INTEGRATED
+
+
+def keeper_of(device: PciDevice) -> str | None:
+    """Return the driver that keeps a device from this host's own programs; ``None`` when none does."""
+    driver = device.driver or ""
+    return driver if driver in _KEEPERS or "vfio" in driver else None
+
+
 def has_nvidia_driver(host: Host) -> bool:
-    """Whether NVIDIA's driver is loaded; a container can have its GPUs without seeing the PCI bus."""
-    return host.exists("/proc/driver/nvidia/version")
+    """Whether NVIDIA's driver may be there without a GPU on the PCI bus: in a container, or in WSL."""
+    return host.exists("/proc/driver/nvidia/version") or is_wsl(host)
+
+
+def is_wsl(host: Host) -> bool:
+    """Whether Windows hands out GPUs to this Linux."""
+    return host.exists(_WSL_GPUS)

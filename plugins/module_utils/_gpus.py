@@ -33,7 +33,10 @@ from ansible_collections.numapin.inference.plugins.module_utils._gpu_sources imp
     GpuSources,
     gpu_devices,
     has_nvidia_driver,
+    is_wsl,
+    keeper_of,
 )
+from ansible_collections.numapin.inference.plugins.module_utils._kernel import container_of
 from ansible_collections.numapin.inference.plugins.module_utils._pci import PciTree, normalised_pci_address
 
 if t.TYPE_CHECKING:
@@ -42,6 +45,8 @@ if t.TYPE_CHECKING:
 
 _PCI = "/sys/bus/pci/devices"
 _PROC_LINE = re.compile(r"^(Model|GPU UUID):[ \t]+(\S.*?)[ \t]*$", re.MULTILINE)
+_MINOR_LINE = re.compile(r"^Device Minor:[ \t]+([0-9]{1,4})[ \t]*$", re.MULTILINE)
+_RENDER_NODE = re.compile(r"renderD[0-9]{1,4}")
 _UUID = re.compile(r"GPU-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SOURCE_NAMES = {NVML: "NVML", "nvidia_smi": "nvidia-smi"}
 _UNKNOWN = "unknown"
@@ -103,7 +108,7 @@ def read_gpus(
 
 def collect_answers(host: Host, pci: PciTree, sources: GpuSources, want_links: bool = True) -> GpuAnswers | None:
     """Return what NVML, else nvidia-smi, says; ``None`` when nobody is asked: no NVIDIA GPU or driver, no source."""
-    has_nvidia = any(vendor == NVIDIA and device.driver != "vfio-pci" for device, vendor in gpu_devices(pci))
+    has_nvidia = any(vendor == NVIDIA and not keeper_of(device) for device, vendor in gpu_devices(pci))
     return _asked(host, has_nvidia, sources, want_links)
 
 
@@ -135,6 +140,13 @@ class _Reader:
         vendors = self._vendors()
         answers = _asked(self._host, NVIDIA in vendors.values(), sources, want_links) or GpuAnswers(None)
         self._warnings.extend(answers.warnings)
+        if answers.source is None and is_wsl(self._host):
+            self._warnings.append(
+                "this is WSL, which shows its GPUs to NVML and nvidia-smi alone (/dev/dxg), and neither of them"
+                " answers: GPUs are unknown"
+            )
+        for address in self._withheld([address for address in vendors if address not in answers.gpus], vendors):
+            del vendors[address]
         silent = [a for a, vendor in vendors.items() if vendor == NVIDIA and a not in answers.gpus]
         if silent and answers.source is not None:
             self._warnings.append(
@@ -160,17 +172,41 @@ class _Reader:
     def _vendors(self) -> dict[str, str]:
         """Return the vendor of every GPU on the PCI buses by its address."""
         vendors = {}
-        kept = []
         for device, vendor in gpu_devices(self._pci):
-            if device.driver == "vfio-pci":
-                kept.append(device.address)
+            keeper = keeper_of(device)
+            if keeper is not None:
+                self._warnings.append(
+                    f"GPU {device.address} is left out: its driver {keeper} keeps it for virtual machines"
+                )
             elif self._pci.physical_function(device.address) is None:
                 # What has a physical function is a slice for a virtual machine, and no further GPU.
                 vendors[device.address] = vendor
-        self._warnings.extend(
-            f"GPU {address} is left out: its driver vfio-pci keeps it for virtual machines" for address in kept
-        )
         return vendors
+
+    def _withheld(self, addresses: list[str], vendors: t.Mapping[str, str]) -> list[str]:
+        """Return those of the GPUs that are the host's and were not given to this container: /sys shows all of them."""
+        if not addresses or container_of(self._host) in (None, "none"):
+            return []
+        withheld = [address for address in addresses if self._has_no_device_node(address, vendors[address])]
+        if withheld:
+            self._warnings.append(
+                f"left out are the GPUs {', '.join(withheld)}: they are the host's, and this container has no device"
+                " node for them"
+            )
+        return withheld
+
+    def _has_no_device_node(self, address: str, vendor: str) -> bool:
+        """Whether the file is missing below /dev without which a GPU cannot be used."""
+        if vendor == NVIDIA:
+            if not self._host.exists("/proc/driver/nvidia/version"):
+                return False
+            information = self._host.read_text(f"/proc/driver/nvidia/gpus/{address}/information")
+            minor = _MINOR_LINE.search(information or "")
+            # NVIDIA's container toolkit hides these directories of the other GPUs.
+            return minor is None or not self._host.exists(f"/dev/nvidia{minor[1]}")
+        names = self._host.list_dir(f"{_PCI}/{address}/drm") or ()
+        nodes = [f"/dev/dri/{name}" for name in names if _RENDER_NODE.fullmatch(name)]
+        return bool(nodes) and not any(self._host.exists(node) for node in nodes)
 
     def _from_answer(self, address: str, answer: GpuAnswer, source: str) -> Gpu:
         memory_node = self._memory_node(address, answer.memory_node, source)

@@ -4,7 +4,11 @@
 
 # This is a PRIVATE part of the collection: do not use it from outside, it may change at any time.
 
-"""The only door to ``/sys`` and ``/proc``: the running machine, or a tree that was captured from one."""
+"""The only door to ``/sys`` and ``/proc``: the running machine, or a tree that was captured from one.
+
+Readers forgive: what cannot be read is ``None``. Writers do not: a refused write is the kernel's ``OSError``,
+and the caller knows what its number means there.
+"""
 
 from __future__ import annotations
 
@@ -66,6 +70,38 @@ class Host:
             return None
         text = text.strip()
         return int(text) if _INTEGER.fullmatch(text) else None
+
+    def write_text(self, path: str, text: str) -> None:
+        """Write ``text`` to a file that is there, in one write(2), as files of /sys and /proc want it.
+
+        Raises ``OSError`` with the kernel's number when it refuses or takes only a part (EIO, with both sizes).
+        """
+        content = text.encode()
+        # O_TRUNC means nothing to the kernel's own files; in a laid-out tree the old text must not show behind the new.
+        flags = os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+        if self.is_running_machine:
+            descriptor = os.open(path, flags)
+        else:
+            real = self._resolve(path)
+            if real is None:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+            descriptor = os.open(f"{self._prefix}{real}", flags | os.O_NOFOLLOW)
+        try:
+            written = os.write(descriptor, content)
+        finally:
+            os.close(descriptor)
+        if written != len(content):
+            raise OSError(errno.EIO, f"{written} of {len(content)} bytes were taken", path)
+
+    def mode(self, path: str) -> int | None:
+        """Return the permission bits of what is there: a kernel file without write bits cannot be changed."""
+        real = self._locate(path)
+        if real is None:
+            return None
+        try:
+            return stat.S_IMODE(os.stat(real).st_mode)
+        except (OSError, ValueError):
+            return None
 
     def list_dir(self, path: str) -> list[str] | None:
         """Return the names in a directory, sorted."""

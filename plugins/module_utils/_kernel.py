@@ -4,10 +4,11 @@
 
 # This is a PRIVATE part of the collection: do not use it from outside, it may change at any time.
 
-"""The kernel of a Linux host: settings that concern placement, what it runs on, and who else moves things.
+"""The kernel of a Linux host: settings that concern placement, what it runs on, who else moves things, allowed CPUs.
 
-Only files are read, no command is run and no process is looked at. ``/proc/1/environ`` is left alone although container
-managers leave their name there: it holds secrets too, and what is read here ends up in captures.
+Only files are read, no command is run, and of processes nothing but the CPUs of the first one is looked at.
+``/proc/1/environ`` is left alone although container managers leave their name there: it holds secrets too, and what is
+read here ends up in captures.
 
 Kernel sources: Documentation/admin-guide/sysctl/kernel.rst (numa_balancing) and vm.rst (zone_reclaim_mode),
 Documentation/admin-guide/mm/transhuge.rst, Documentation/ABI/testing/sysfs-devices-system-cpu (isolated, nohz_full),
@@ -34,6 +35,7 @@ _DMI = "/sys/class/dmi/id"
 _CGROUP = "/sys/fs/cgroup"
 _TREE = "/proc/device-tree"
 _NONE = "none"
+_ALLOWED_LINE = re.compile(r"^Cpus_allowed_list:[ \t]*(\S*)[ \t]*$", re.MULTILINE)
 _CHOSEN = re.compile(r"\[([a-z]+)\]")
 _FLAGS = re.compile(r"^flags\t*: (.*)$", re.MULTILINE)
 # The first CPU's entry with its flags: /proc/cpuinfo of a large machine takes the kernel a second to write.
@@ -111,6 +113,55 @@ def read_kernel(host: Host) -> tuple[Kernel, tuple[str, ...]]:
     return _Reader(host).read()
 
 
+def container_of(host: Host) -> str | None:
+    """Return the kind of container that the host is, as ``Kernel.container``."""
+    return _Reader(host).container()
+
+
+def allowed_cpus(host: Host, online: frozenset[int]) -> tuple[frozenset[int], tuple[str, ...]]:
+    """Return those of the online CPUs that services of the host may use, and warnings about damaged files.
+
+    They are those of the first process, unless these are fewer than the host has: systemd narrows itself, and nobody
+    else for good, with ``CPUAffinity=`` in system.conf, and the kernel leaves isolated CPUs out. What binds everybody
+    is the cpuset at the top of the cgroup tree, if that is the tree of this host or container.
+    """
+    warnings: list[str] = []
+
+    def cpus_in(path: str, text: str | None) -> frozenset[int]:
+        try:
+            return parse_cpulist(text or "") & online
+        except CpusetError as error:
+            warnings.append(f"{path}: {error}")
+            return frozenset()
+
+    first: frozenset[int] = frozenset()
+    for path in ("/proc/1/status", "/proc/self/status"):
+        match = _ALLOWED_LINE.search(host.read_text(path) or "")
+        first = cpus_in(f"{path}: Cpus_allowed_list", match[1]) if match else first
+        if first:
+            break
+    if not first or first == online:
+        return online, tuple(warnings)
+    for path in _cpuset_files(host):
+        allowed = cpus_in(path, host.read_text(path))
+        if allowed:
+            isolated = f"{_CPU}/isolated"
+            return (allowed - cpus_in(isolated, host.read_text(isolated))) or first, tuple(warnings)
+    return first, tuple(warnings)
+
+
+def _cpuset_files(host: Host) -> list[str]:
+    """Return where the cpuset that binds this host or container may be; nothing in a container with the host's tree."""
+    if host.exists(f"{_CGROUP}/cgroup.controllers"):
+        files = [f"{_CGROUP}/cpuset.cpus.effective"]
+        is_its_root = not host.exists(f"{_CGROUP}/cgroup.type")
+    else:
+        files = [f"{_CGROUP}/cpuset/cpuset.effective_cpus", f"{_CGROUP}/cpuset/cpuset.cpus"]
+        # Every tree of version 1 has this file at its root and nowhere else.
+        is_its_root = host.exists(f"{_CGROUP}/cpuset/release_agent")
+    return [] if is_its_root and container_of(host) not in (None, _NONE) else files
+
+
 class _Reader:
     def __init__(self, host: Host) -> None:
         self._host = host
@@ -118,7 +169,7 @@ class _Reader:
         self._cgroup_names = frozenset(host.list_dir(_CGROUP) or ())
 
     def read(self) -> tuple[Kernel, tuple[str, ...]]:
-        container = self._container()
+        container = self.container()
         kernel = Kernel(
             release=self._line("/proc/sys/kernel/osrelease"),
             numa_balancing=self._count_in("/proc/sys/kernel/numa_balancing"),
@@ -229,7 +280,7 @@ class _Reader:
         compatible = (self._host.read_text(f"{_TREE}/compatible", 4096) or "").split("\0")
         return "qemu" if compatible[0] == "qemu,pseries" else None
 
-    def _container(self) -> str | None:
+    def container(self) -> str | None:
         if self._host.exists("/proc/vz") and not self._host.exists("/proc/bc"):
             return "openvz"
         if re.search("Microsoft|WSL", self._line("/proc/sys/kernel/osrelease") or ""):
@@ -252,7 +303,9 @@ class _Reader:
         if "systemd" not in self._cgroup_names:
             return False
         # Every tree of version 1 has this file at its root and nowhere else.
-        return "release_agent" not in (self._host.list_dir(f"{_CGROUP}/systemd") or ("release_agent",))
+        return self._host.exists(f"{_CGROUP}/systemd/cgroup.procs") and not self._host.exists(
+            f"{_CGROUP}/systemd/release_agent"
+        )
 
     # Who else moves things
 

@@ -321,6 +321,8 @@ _LOG_LINE = re.compile(
 )
 _TRACEBACK = "Traceback (most recent call last):"
 _USAGE_ERROR = re.compile(r"^[\w.@/ -]+: error: ")
+# v1/executor/multiproc_executor.py; a negative exit code is the signal that ended it, -9 often the kernel's for memory.
+_DIED = re.compile(r"\bWorker proc \S+ died unexpectedly")
 _NOT_EXECUTED = re.compile(r"Failed at step|Failed to (locate executable|load environment|spawn)|No module named")
 
 
@@ -335,13 +337,15 @@ def find_cause(journal: t.Sequence[tuple[str, str]]) -> list[str]:
     """The lines of (invocation, text) that say why; of the last invocation that has any.
 
     vLLM's last lines only say ``Engine core initialization failed. See root cause above``: the cause is where the first
-    traceback of that start ends. Else it is what argparse or systemd refused, or the first line logged as an error.
+    traceback of that start ends; but when a process died, the tracebacks are only those of its mourners. Else it is
+    what argparse or systemd refused, or the first line logged as an error.
     """
     invocations = list(dict.fromkeys(invocation for invocation, _text in journal))
     for invocation in reversed(invocations):
         lines = [_parse_line(text) for of, text in journal if of == invocation]
         cause = (
-            _end_of_first_traceback(lines)
+            _first(lines, lambda line: bool(_DIED.search(line.text)))
+            or _end_of_first_traceback(lines)
             or _first(lines, lambda line: bool(_USAGE_ERROR.search(line.text)))
             or _first(lines, lambda line: bool(_NOT_EXECUTED.search(line.text)))
             or _first(lines, lambda line: line.level in ("ERROR", "CRITICAL"))

@@ -27,6 +27,7 @@ from ansible_collections.numapin.inference.plugins.module_utils._cpuset import (
     parse_cpumask,
 )
 from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
+from ansible_collections.numapin.inference.plugins.module_utils._kernel import allowed_cpus
 
 if t.TYPE_CHECKING:
     from ansible_collections.numapin.inference.plugins.module_utils._host import Host
@@ -34,7 +35,6 @@ if t.TYPE_CHECKING:
 _CPU = "/sys/devices/system/cpu"
 _NODE = "/sys/devices/system/node"
 _MEMORY_LINE = re.compile(r"^(?:Node +[0-9]+ +)?(MemTotal|MemFree): +([0-9]{1,15}) kB$", re.MULTILINE)
-_ALLOWED_LINE = re.compile(r"^Cpus_allowed_list:[ \t]*(\S*)[ \t]*$", re.MULTILINE)
 _HUGEPAGES = re.compile(r"hugepages-([0-9]{1,12})kB")
 # Keys: the node has CPUs, it has memory.
 _KINDS = {
@@ -146,7 +146,7 @@ class Package(t.NamedTuple):
 
 
 class Topology(t.NamedTuple):
-    """All of it; ``allowed_cpus`` are the online CPUs that the host's init may use.
+    """All of it; ``allowed_cpus`` are the online CPUs that services of the host may use.
 
     ``cpus``, ``llc_domains`` and ``packages`` are ``None`` when CPUs were not asked for. ``offline_nodes`` are possible
     but not online (``None`` where the kernel does not say), ``offline_cpus`` present but not online: both are cpulists.
@@ -215,6 +215,9 @@ class _Reader:
             domains, domain_of = self._llc_domains(described & online, online, node_of)
             packages, package_of = self._packages(described & online, node_of)
             cpus = self._cpus(described, present, online, node_of, package_of, domain_of)
+        allowed, said = allowed_cpus(self._host, online)
+        for message in said:
+            self._warn(message)
         nodes = tuple(
             self._node(number, members, packages, distance_order, f"{_NODE}/node{number}" if has_nodes else None)
             for number, members in sorted(node_cpus.items())
@@ -226,7 +229,7 @@ class _Reader:
             offline_cpus=format_cpulist(present - online),
             llc_domains=domains,
             packages=packages,
-            allowed_cpus=format_cpulist(self._allowed_cpus(online)),
+            allowed_cpus=format_cpulist(allowed),
             warnings=self._bounded_warnings(),
         )
 
@@ -406,20 +409,6 @@ class _Reader:
         # A node's cpulist names online CPUs only; the link from the CPU to its node stays.
         nodes = _numbers(self._host.list_dir(f"{_CPU}/cpu{number}"), "node")
         return min(nodes) if len(nodes) == 1 else None
-
-    def _allowed_cpus(self, online: frozenset[int]) -> frozenset[int]:
-        for path in ("/proc/1/status", "/proc/self/status"):
-            match = _ALLOWED_LINE.search(self._host.read_text(path) or "")
-            if match is None:
-                continue
-            try:
-                allowed = parse_cpulist(match[1]) & online
-            except CpusetError as error:
-                self._warn(f"{path}: Cpus_allowed_list: {error}")
-                continue
-            if allowed:
-                return allowed
-        return online
 
     # Nodes
 

@@ -169,6 +169,7 @@ from ansible_collections.numapin.inference.plugins.module_utils import _archive,
 from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
 from ansible_collections.numapin.inference.plugins.module_utils._gpu_sources import GpuSources
 from ansible_collections.numapin.inference.plugins.module_utils._host import Host
+from ansible_collections.numapin.inference.plugins.module_utils._recording import RecordingHost
 
 
 def contents(capture: _capture.Capture) -> list[dict[str, t.Any]]:
@@ -189,12 +190,12 @@ def run(params: dict[str, t.Any], check_mode: bool, scratch_directory: str) -> d
     if path is not None:
         _capture.refuse_path(path)
     with _archive.opened_root(params["root"], scratch_directory) as root:
-        host = _capture.RecordingHost(root)
+        host = RecordingHost(root)
         if host.is_running_machine:
             sources = GpuSources(this_machine=True)
         else:
             sources = GpuSources(nvml=None, nvidia_smi=None, recorded=_archive.recorded_answers(Host(root)))
-        capture = _capture.take_capture(host, sources, params["identifiers"])
+        capture = _capture.take_capture(host, sources, params["identifiers"], scratch_directory)
     archive = capture.archive()
     if not check_mode:
         path = _capture.write_archive(path, archive)

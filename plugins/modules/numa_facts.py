@@ -55,7 +55,8 @@ options:
     default: /
   gather:
     description:
-      - The parts to read. A name with C(!) in front leaves a part out; names so excluded alone are taken from V(all).
+      - The parts to read, at least one. A name with C(!) in front leaves a part out; names so excluded alone are taken
+        from V(all).
       - V(cpus) are CPUs, packages and caches, V(memory) huge pages and counters of allocations, V(links) the
         connections between GPUs (with V(gpus), which it needs). Nodes with their CPUs, memory and distances are
         always read.
@@ -86,7 +87,7 @@ options:
       - NUMA node of GPUs by PCI address (C(0000:17:00.0)) or UUID, for hosts whose firmware does not say it or says it
         wrong. It wins over every other source, which is told as a warning where they differ.
       - An entry for a GPU that the host does not have is told as a warning, so that hosts can share the entries. A node
-        that is not online is an error.
+        that is not online is an error. Where O(gather) leaves GPUs out it has no effect, which is a warning.
     type: dict
     default: {}
   query:
@@ -94,6 +95,7 @@ options:
       - A JMESPath expression that is applied to the facts on the controller, as C(gpus[?node==`0`].uuid); what it picks
         is returned as RV(query_result). An expression that cannot be used fails before the host is asked.
       - Needs the Python library C(jmespath) on the controller, and nothing on the host.
+      - Cannot be used in a task with C(async), since the controller gets the facts of such a task elsewhere.
     type: str
 seealso:
   - plugin: numapin.inference.topology_table
@@ -359,8 +361,10 @@ ansible_facts:
         gpus:
           description:
             - The GPUs, ascending by PCI address.
-            - Without NVML these are the 3D controllers, display controllers and processing accelerators of NVIDIA, AMD
-              and Intel (of NVIDIA also VGA controllers), without those that C(vfio-pci) keeps for virtual machines.
+            - Without NVML these are the 3D controllers, display controllers and processing accelerators of NVIDIA and
+              AMD, NVIDIA's VGA controllers and Intel's display controllers, without integrated graphics.
+            - Left out with a warning are those that a driver such as C(vfio-pci) keeps for virtual machines, and in a
+              container those of the host without a device node there.
           type: list
           elements: dict
           returned: success
@@ -609,6 +613,10 @@ ansible_facts:
                   description: Rate in Gbit/s, V(null) when unknown.
                   type: float
                   returned: success
+            physical_function:
+              description: PCI address of the device it is a virtual function of; V(null) when it is none.
+              type: str
+              returned: success
             irqs:
               description: Numbers of its interrupts.
               type: list
@@ -639,7 +647,9 @@ ansible_facts:
               type: str
               returned: success
             path:
-              description: What is between them - V(PIX), V(PXB), V(PHB) or V(NODE), as for the links of GPUs.
+              description:
+                - What is between them - V(PIX), V(PXB), V(PHB) or V(NODE), as for the links of GPUs; V(null) for two on
+                  one node when the way between them is unknown.
               type: str
               returned: success
         kernel:
@@ -710,7 +720,10 @@ ansible_facts:
                   type: str
                   returned: success
         allowed_cpus:
-          description: The online CPUs that the host's init may use (cpulist). A container may see more CPUs than that.
+          description:
+            - The online CPUs that services of this host may use (cpulist) - those of its cpuset, without isolated CPUs.
+              A container may see more than these.
+            - C(CPUAffinity=) in C(system.conf) does not count, since services can widen it.
           type: str
           returned: success
           sample: 0-127

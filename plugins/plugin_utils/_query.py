@@ -12,6 +12,8 @@ import typing as t
 
 from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
 
+_TOO_DEEP = "is nested too deeply: write it with fewer brackets, or as several expressions"
+
 
 class QueryError(NumapinError):
     """The expression is none, or fails on what it is applied to; the message is the end of a sentence."""
@@ -34,6 +36,8 @@ class Query:
         self.expression = expression
         try:
             self._compiled = jmespath.compile(expression)
+        except RecursionError as exc:
+            raise QueryError(_TOO_DEEP) from exc
         except self._errors as exc:
             raise QueryError(f"is not valid JMESPath: {_one_line(exc)}") from exc
 
@@ -41,6 +45,8 @@ class Query:
         """Return what the expression picks from ``value``, which is made of Python's own types only."""
         try:
             return self._compiled.search(value)
+        except RecursionError as exc:
+            raise QueryError(_TOO_DEEP) from exc
         except self._errors as exc:
             raise QueryError(f"is not valid JMESPath here: {_one_line(exc)}") from exc
 

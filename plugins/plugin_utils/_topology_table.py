@@ -126,7 +126,7 @@ def _network_devices(numa: dict[str, t.Any]) -> list[dict[str, t.Any]]:
 
     A network interface and an InfiniBand device of one PCI function are one device, as ``nvidia-smi`` counts.
     """
-    infiniband = numa["infiniband"] or []
+    infiniband = [entry for entry in numa["infiniband"] or [] if entry["physical_function"] is None]
     by_address = {entry["pci_address"]: entry["name"] for entry in infiniband if entry["pci_address"]}
     devices = []
     seen = set()

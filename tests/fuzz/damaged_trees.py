@@ -47,7 +47,7 @@ if str(DEV) not in sys.path:
 
 # Importable only now (E402): a script finds what lies beside it through the path that was just set.
 from ansible_collections.numapin.inference.plugins.module_utils import _facts  # noqa: E402
-from ansible_collections.numapin.inference.plugins.module_utils._capture import recorded_answers  # noqa: E402
+from ansible_collections.numapin.inference.plugins.module_utils._archive import recorded_answers  # noqa: E402
 from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError  # noqa: E402
 from ansible_collections.numapin.inference.plugins.module_utils._gpu_answers import (  # noqa: E402
     GpuAnswer,
@@ -417,7 +417,10 @@ class Run:
             while self._pending or any(worker.case is not None for worker in workers):
                 while self._pending and len(workers) < WORKERS:
                     workers[Worker(self._seed, self._bases, self._place)] = 0
-                for worker in [worker for worker in workers if worker.case is None and self._pending]:
+                for worker in [worker for worker in workers if worker.case is None]:
+                    # Both may be idle with one case left, when it is one to be repeated.
+                    if not self._pending:
+                        break
                     case, tried = self._pending.pop()
                     if tried:
                         worker.stop()

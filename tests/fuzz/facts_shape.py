@@ -213,6 +213,7 @@ _infiniband = _record(
     node=_or_null(_id),
     netdevs=_list_of(_name),
     ports=_list_of(_port),
+    physical_function=_or_null(_pci),
     irqs=_irqs,
 )
 _pair = _record(

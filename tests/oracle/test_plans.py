@@ -25,7 +25,7 @@ MODEL = {"name": "m", "source": "ORG/m", "device": "cpu"}
 
 
 def facts_of(root: Path) -> dict[str, t.Any]:
-    return gather(Host(str(root)), wanted_parts([]), {}, GpuSources())
+    return gather(Host(str(root)), wanted_parts(["all"]), {}, GpuSources())
 
 
 def plan(facts: dict[str, t.Any], **keys: t.Any) -> dict[str, t.Any]:

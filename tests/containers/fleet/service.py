@@ -48,7 +48,14 @@ def up(purpose: str, settings: Settings) -> Service:
                         "source": MODEL_SOURCE,
                         "instances": 1,
                         "device": "cpu",
-                        "arguments": {"load-format": "dummy", "enforce-eager": True, "max-model-len": 4096},
+                        # Left alone, vLLM 0.32 makes float32 bfloat16, and that dies of an illegal instruction on
+                        # processors with AMX. float32 is what every processor computes with.
+                        "arguments": {
+                            "load-format": "dummy",
+                            "enforce-eager": True,
+                            "max-model-len": 4096,
+                            "dtype": "float32",
+                        },
                         "environment": {"VLLM_CPU_KVCACHE_SPACE": "1"},
                     }
                 ],

@@ -27,8 +27,6 @@ from ansible_collections.numapin.inference.plugins.module_utils._archive import 
 )
 from ansible_collections.numapin.inference.plugins.module_utils._capture import (
     Capture,
-    Entry,
-    RecordingHost,
     take_capture,
     write_archive,
 )
@@ -36,6 +34,7 @@ from ansible_collections.numapin.inference.plugins.module_utils._errors import N
 from ansible_collections.numapin.inference.plugins.module_utils._facts import PARTS, gather
 from ansible_collections.numapin.inference.plugins.module_utils._gpu_sources import GpuSources
 from ansible_collections.numapin.inference.plugins.module_utils._host import Host
+from ansible_collections.numapin.inference.plugins.module_utils._recording import Entry, RecordingHost
 from ansible_collections.numapin.inference.plugins.module_utils._scrubber import Scrubber
 from ansible_collections.numapin.inference.tests.unit.plugins.module_utils import device_trees, trees
 from ansible_collections.numapin.inference.tests.unit.plugins.module_utils.nvml_double import eight_gpus_double
@@ -185,6 +184,45 @@ def test_a_host_called_like_a_node(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["numa", "Cache", "pci0000", "mlx5"])
+def test_a_host_called_like_a_part_of_a_file_name(tmp_path: Path, name: str) -> None:
+    root = trees.lay_out(tmp_path / "machine", trees.two_sockets())
+    device_trees.add_server(root)
+    trees.write(root / "proc/sys/kernel/hostname", f"{name}\n")
+    capture = capture_of(root)
+    assert read_back(capture, tmp_path / "archive") == capture.facts
+    assert [nic["node"] for nic in capture.facts["nics"]] == [nic["node"] for nic in facts_of(Host(str(root)))["nics"]]
+    assert "sys/devices/pci0000:c0/0000:c0:01.1/0000:c1:00.0/class" in members(capture)
+    (warning,) = capture.warnings
+    assert warning.endswith("it was not looked for")
+
+
+def test_a_host_called_like_its_interfaces(tmp_path: Path) -> None:
+    root = trees.lay_out(tmp_path / "machine", trees.two_sockets())
+    device_trees.add_server(root)
+    device_trees.add_class_device(root, "net", "pci0000:c0/0000:c0:01.1/0000:c1:00.0", "hopper-ib0")
+    trees.write(root / "proc/sys/kernel/hostname", "hopper\n")
+    capture = capture_of(root)
+    assert [nic["name"] for nic in read_back(capture, tmp_path / "archive")["nics"]] == ["host-1-ib0"]
+    assert capture.warnings == ()
+
+
+def test_a_name_that_would_change_the_facts_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = trees.lay_out(tmp_path / "machine", trees.eight_gpus())
+    trees.write(root / "proc/sys/kernel/hostname", "numa\n")
+    monkeypatch.setattr(_capture, "_words", lambda *_given: set())
+    capture = capture_of(root)
+    assert read_back(capture, tmp_path / "archive") == capture.facts
+    assert (capture.redactions, len(capture.warnings)) == ((), 1)
+
+
+def test_an_archive_of_another_machine_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = trees.lay_out(tmp_path / "machine", trees.two_sockets())
+    monkeypatch.setattr(_capture, "_kept", lambda path, text: "" if path.endswith("/meminfo") else text)
+    with pytest.raises(CaptureError, match=r"so none is made: nodes, warnings of its facts differ\. Please report"):
+        capture_of(root)
+
+
 def test_the_archive_is_the_same_for_the_same_machine(tmp_path: Path) -> None:
     first = telling_machine(tmp_path / "first")
     second = telling_machine(tmp_path / "second")
@@ -205,13 +243,55 @@ def test_only_what_is_read_is_taken(tmp_path: Path) -> None:
     assert found["sys/fs/cgroup/cpu.stat"][1] == b""
 
 
+@pytest.mark.parametrize(
+    ("top", "kept"),
+    [
+        ("cgroup.controllers", ["cgroup.controllers", "cpu.stat"]),
+        ("systemd/release_agent", ["cpu,cpuacct", "cpu.stat", "cpuset", "systemd", "systemd/release_agent"]),
+    ],
+)
+def test_the_cgroups_of_others_are_not_named(tmp_path: Path, top: str, kept: list[str]) -> None:
+    root = trees.lay_out(tmp_path / "machine", trees.two_sockets())
+    cgroup = root / "sys/fs/cgroup"
+    (cgroup / "cgroup.controllers").unlink()
+    trees.write(cgroup / top, "cpuset cpu\n")
+    trees.write(cgroup / "cpu.stat", "usage_usec 5\n")
+    theirs = ["lxc.payload.acme-payroll", "machine.slice/acme", "user.slice", "acme"]
+    mine = ["systemd", "cpuset", "cpu,cpuacct"] if top.startswith("systemd") else []
+    for name in (*theirs, *mine):
+        trees.write(cgroup / name / "cgroup.procs", "1\n")
+    capture = capture_of(root)
+    assert read_back(capture, tmp_path / "archive") == facts_of(Host(str(root)))
+    below = [name[len("sys/fs/cgroup/") :] for name in members(capture) if name.startswith("sys/fs/cgroup/")]
+    assert sorted(below) == sorted([*kept, *(["systemd/cgroup.procs"] if mine else [])])
+
+
+def test_of_cpuinfo_the_kind_of_processor_is_kept(tmp_path: Path) -> None:
+    root = trees.lay_out(tmp_path, trees.two_sockets())
+    text = (
+        "vendor_id       : IBM/S390\n# processors    : 2\nfeatures\t: esan3 zarch\n"
+        "processor 0: version = FF,  identification = 0133E8,  machine = 2964\n"
+        "\ncpu number      : 0\nversion         : FF\nidentification  : 0133E8\nident           : 0133E8\n"
+        "Serial\t\t: 00000000deadbeef\ncpu MHz\t\t: 5200\nflags\t\t: fpu hypervisor"
+    )
+    trees.write(root / "proc/cpuinfo", text)
+    for identifiers in (False, True):
+        kept = members(capture_of(root, identifiers))["proc/cpuinfo"][1].decode()
+        assert [line.partition(":")[0].strip() for line in kept.splitlines() if line] == [
+            "vendor_id",
+            "# processors",
+            "features",
+            "flags",
+        ]
+
+
 def test_what_is_left_out_although_it_was_read(tmp_path: Path) -> None:
     root = telling_machine(tmp_path / "machine")
     serial = f"sys/class/net/{INTERFACE}/serial"
     trees.write(root / serial, "S6XNNA0R\n")
     trees.write(root / "proc/1/environ", "TOKEN=swordfish\0")
     # A name that was listed is no identifier.
-    trees.write(root / "sys/fs/cgroup/serial", "")
+    trees.write(root / "sys/devices/system/cpu/cpu0/topology/serial", "")
     for identifiers in (False, True):
         host = RecordingHost(str(root))
         assert host.read_text(f"/{serial}")
@@ -225,7 +305,7 @@ def test_what_is_left_out_although_it_was_read(tmp_path: Path) -> None:
             place = f"/sys/devices/{device_trees.UPSTREAM}/0000:42:01.0/0000:44:00.0/net/enx1/serial"
             left_out.append(f"{place}: it holds nothing but an identifier")
         assert list(capture.left_out) == left_out
-        assert "sys/fs/cgroup/serial" in members(capture)
+        assert "sys/devices/system/cpu/cpu0/topology/serial" in members(capture)
 
 
 def test_interfaces_without_hardware_are_left_out(tmp_path: Path) -> None:
@@ -411,6 +491,7 @@ def test_write_archive(tmp_path: Path) -> None:
         ("{}/missing/machine.tar.gz", "directory .*/missing does not exist: make it"),
         ("{}", "is no regular file"),
         ("/dev/null", "is no regular file"),
+        ("/proc/machine.tar.gz", "of 1 bytes cannot be written to /proc/machine.tar.gz: .*; give another path"),
     ],
 )
 def test_paths_that_cannot_be_written(tmp_path: Path, path: str, message: str) -> None:
@@ -464,6 +545,7 @@ def test_archives_packed_by_people(tmp_path: Path, top: str) -> None:
         ([("sys/a", b"1"), ("sys/a", b"2")], "File exists"),
         ([("sys/l", (tarfile.SYMTYPE, "/etc")), ("sys/l/x", b"1")], "File exists"),
         ([("sys/a", b"1"), ("sys/a/b", b"1")], "Not a directory|File exists"),
+        ([("a/" * 1500 + "b", b"1")], "its member 'a/a/a/.*/'... lies in 1500 directories, more than 64"),
     ],
 )
 def test_archives_that_are_no_capture(tmp_path: Path, given: list[tuple[str, t.Any]], message: str) -> None:
@@ -553,9 +635,14 @@ def test_answers_that_cannot_be_read(tmp_path: Path, name: str, content: str, me
         recorded_answers(Host(str(tmp_path)))
 
 
-def test_the_serial_number_of_a_processor_stays_there(tmp_path: Path) -> None:
-    root = trees.lay_out(tmp_path, trees.two_sockets())
+def test_what_a_directory_holds_besides_stays_there(tmp_path: Path) -> None:
+    root = trees.lay_out(tmp_path, trees.two_sockets_smt_offline())
+    # A processor's serial number, and an address of the kernel's.
     trees.write(root / "sys/devices/system/cpu/cpu0/topology/ppin", "0x2b5f00d1ce000001\n")
+    trees.write(root / "sys/devices/system/cpu/cpu5/crash_notes", "2b5f00d1ce00\n")
+    trees.write(root / "sys/devices/system/cpu/cpu5/online", "0\n")
     host = RecordingHost(str(root))
     gather(host, frozenset(PARTS), {}, GpuSources())
-    assert not [path for path, entry in host.recorded().items() if "2b5f00d1ce" in entry.text]
+    recorded = host.recorded()
+    assert not [path for path, entry in recorded.items() if "2b5f00d1ce" in entry.text]
+    assert recorded["/sys/devices/system/cpu/cpu5/online"].text == "0\n"

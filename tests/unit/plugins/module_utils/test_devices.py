@@ -13,17 +13,16 @@ from dataclasses import dataclass
 import pytest
 
 from ansible_collections.numapin.inference.plugins.module_utils._devices import (
-    GpuNicPair,
     Infiniband,
     InfinibandPort,
     Nic,
     Nvme,
     Sriov,
-    pair_gpus_with_nics,
     read_infiniband,
     read_nics,
     read_nvme,
 )
+from ansible_collections.numapin.inference.plugins.module_utils._gpu_nics import GpuNicPair, pair_gpus_with_nics
 from ansible_collections.numapin.inference.plugins.module_utils._host import Host
 from ansible_collections.numapin.inference.plugins.module_utils._pci import PciTree
 from ansible_collections.numapin.inference.plugins.module_utils._topology import read_topology
@@ -263,9 +262,22 @@ def test_infiniband_devices(root: Path) -> None:
             node=1,
             netdevs=("ib0",),
             ports=(InfinibandPort(1, "active", "InfiniBand", 400.0),),
+            physical_function=None,
             irqs=(60, 61),
         ),
     )
+
+
+def test_a_virtual_function_of_an_infiniband_device(root: Path) -> None:
+    for address in ("0000:41:00.0", "0000:41:00.1"):
+        device_trees.add_pci(root, f"{PORT}/{address}", pci_class=device_trees.INFINIBAND)
+        add_rdma(root, f"{PORT}/{address}", f"mlx5_{address[-1]}")
+    device_trees.link(root / f"sys/devices/{PORT}/0000:41:00.1/physfn", root / f"sys/devices/{PORT}/0000:41:00.0")
+    devices = read_infiniband(*opened(root))
+    assert [(device.name, device.physical_function) for device in devices] == [
+        ("mlx5_0", None),
+        ("mlx5_1", "0000:41:00.0"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,6 @@ KEYS = [
     ("asked", "parts"),
     [
         (["all"], EVERYTHING),
-        ([], EVERYTHING),
         (["!links"], EVERYTHING - {"links"}),
         (["all", "!cpus", "!kernel"], EVERYTHING - {"cpus", "kernel"}),
         (["all", "gpus"], EVERYTHING),
@@ -83,6 +82,7 @@ def test_warnings_of_all_readers(tmp_path: Path) -> None:
     [
         (["cpu"], "gather has 'cpu'; it can have all, cpus, memory"),
         (["!all"], "gather has '!all'"),
+        ([], "gather is empty: give all, or the parts to read (cpus, memory"),
         (["gpus", "!gpus"], "both asks for gpus and excludes it"),
         (["links", "!gpus"], "both asks for gpus and excludes it"),
     ],
@@ -154,6 +154,12 @@ def test_gpus_without_links(tmp_path: Path) -> None:
     assert len(facts["gpus"]) == 8
     assert {json.dumps(gpu["links"]) for gpu in facts["gpus"]} == {"null"}
     assert facts["gpu_nic_pairs"] is None
+
+
+def test_an_override_without_gpus_is_said_to_have_no_effect(tmp_path: Path) -> None:
+    facts = facts_of(tmp_path, trees.eight_gpus(), frozenset({"cpus"}), {"0000:17:00.0": 1})
+    (warning,) = facts["warnings"]
+    assert warning.startswith("the nodes of GPUs are given by hand for 0000:17:00.0, and gpus are not among the parts")
 
 
 def test_an_override_wins_and_counts_everywhere(tmp_path: Path) -> None:

@@ -564,7 +564,9 @@ def test_an_override_for_no_gpu_is_a_warning(tmp_path: Path) -> None:
         ("0x030000", "0x8086", None),
         ("0x030200", "0x8086", None),
         ("0x038000", "0x8086", "intel"),
-        ("0x120000", "0x8086", "intel"),
+        # NPUs and FPGAs.
+        ("0x120000", "0x8086", None),
+        ("0x120000", "0x10ee", None),
         ("0x030000", "0x1a03", None),
         ("0x030200", "0x1af4", None),
         ("0x0b4000", "0x8086", None),
@@ -578,6 +580,25 @@ def test_classes_and_vendors(tmp_path: Path, pci_class: str, vendor: str, found:
     assert [gpu.vendor for gpu in gpus] == ([found] if found else [])
     assert [(gpu.node, gpu.node_source, gpu.source) for gpu in gpus] == ([(0, "sysfs", "sysfs")] if found else [])
     assert warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("address", "vendor", "pci_class", "device", "found"),
+    [
+        ("0000:00:02.0", "0x8086", "0x038000", "0x9bc6", False),
+        ("0000:29:00.0", "0x8086", "0x038000", "0x0bda", True),
+        ("0000:c5:00.0", "0x1002", "0x038000", "0x1638", False),
+        ("0000:c5:00.0", "0x1002", "0x038000", "0x150e", False),
+        ("0000:c5:00.0", "0x1002", "0x038000", "0x740f", True),
+        ("0000:c5:00.0", "0x1002", "0x120000", "0x74a1", True),
+    ],
+)
+def test_integrated_graphics_are_no_gpus(
+    tmp_path: Path, address: str, vendor: str, pci_class: str, device: str, found: bool
+) -> None:
+    spec = trees.PciSpec(pci_class, vendor, 0, device=device)
+    gpus, warnings = read(tmp_path, replace(trees.two_sockets(), pci={address: spec}))
+    assert ([gpu.pci_address for gpu in gpus], warnings) == ([address] if found else [], ())
 
 
 def test_a_captured_tree_has_what_the_driver_says(tmp_path: Path) -> None:
@@ -595,12 +616,91 @@ def test_a_captured_tree_has_what_the_driver_says(tmp_path: Path) -> None:
     assert warnings == ()
 
 
-def test_a_gpu_kept_for_virtual_machines_is_left_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("driver", ["vfio-pci", "nvgrace_gpu_vfio_pci", "pci-stub", "pciback"])
+def test_a_gpu_kept_for_virtual_machines_is_left_out(tmp_path: Path, driver: str) -> None:
     machine = trees.eight_gpus()
-    pci = {**machine.pci, "0000:17:00.0": replace(trees.NVIDIA_3D, driver="vfio-pci")}
+    pci = {**machine.pci, "0000:17:00.0": replace(trees.NVIDIA_3D, driver=driver)}
     gpus, warnings = read(tmp_path, replace(machine, pci=pci))
     assert [gpu.pci_address for gpu in gpus] == ADDRESSES[1:]
-    assert warnings == ("GPU 0000:17:00.0 is left out: its driver vfio-pci keeps it for virtual machines",)
+    assert warnings == (f"GPU 0000:17:00.0 is left out: its driver {driver} keeps it for virtual machines",)
+
+
+def test_nobody_is_asked_about_gpus_kept_for_virtual_machines(tmp_path: Path) -> None:
+    kept = replace(trees.NVIDIA_3D, driver="nvgrace_gpu_vfio_pci")
+    machine = Machine(tmp_path, replace(trees.two_sockets(), pci={"0000:17:00.0": kept}))
+    assert collect_answers(machine.host, machine.pci, nvml(eight_gpus_double())) is None
+
+
+# In a container, and in WSL
+
+CONTAINER = {"run/.containerenv": "", "proc/driver/nvidia/version": "NVRM version: 570\n"}
+
+
+def in_container(root: Path, given: t.Collection[int], visible: t.Collection[int]) -> Machine:
+    """All eight GPUs of the host in /sys; device nodes of those given, and /proc shows those visible."""
+    machine = Machine(root, replace(trees.eight_gpus(), files=CONTAINER))
+    for minor, address in enumerate(ADDRESSES):
+        if minor in visible:
+            trees.write(root / f"proc/driver/nvidia/gpus/{address}/information", f"Device Minor: \t {minor}\n")
+        if minor in given:
+            trees.write(root / f"dev/nvidia{minor}", "")
+    return machine
+
+
+@pytest.mark.parametrize("visible", [range(8), (1, 4)], ids=["device interface", "container toolkit"])
+@pytest.mark.parametrize("has_nvml", [False, True])
+def test_a_container_with_two_of_the_hosts_gpus(tmp_path: Path, visible: t.Collection[int], has_nvml: bool) -> None:
+    mine = [ADDRESSES[1], ADDRESSES[4]]
+    gpus = eight_gpus_double().gpus
+    sources = nvml(NvmlDouble([gpus[1], gpus[4]])) if has_nvml else GpuSources()
+    found, warnings = in_container(tmp_path, (1, 4), visible).read(sources)
+    assert [gpu.pci_address for gpu in found] == mine
+    assert [link.pci_address for gpu in found for link in gpu.links] == mine[::-1]
+    others = ", ".join(address for address in ADDRESSES if address not in mine)
+    assert warnings == (
+        f"left out are the GPUs {others}: they are the host's, and this container has no device node for them",
+    )
+
+
+def test_a_container_without_gpus(tmp_path: Path) -> None:
+    found, (warning,) = in_container(tmp_path, (), range(8)).read(GpuSources())
+    assert found == ()
+    assert warning.startswith("left out are the GPUs 0000:17:00.0, ")
+
+
+def test_device_nodes_do_not_matter_outside_of_containers(tmp_path: Path) -> None:
+    # The driver makes them when the first program opens it.
+    machine = replace(trees.eight_gpus(), files={"proc/driver/nvidia/version": "NVRM version: 570\n"})
+    found, warnings = read(tmp_path, machine)
+    assert (len(found), warnings) == (8, ())
+
+
+def test_a_container_with_one_of_two_amd_gpus(tmp_path: Path) -> None:
+    amd = trees.PciSpec("0x120000", "0x1002", 0, "amdgpu")
+    machine = replace(trees.two_sockets(), pci={"0000:41:00.0": amd, "0000:c1:00.0": amd}, files=CONTAINER)
+    reader = Machine(tmp_path, machine)
+    for number, address in enumerate(machine.pci):
+        (tmp_path / f"sys/bus/pci/devices/{address}/drm/renderD{128 + number}").mkdir(parents=True)
+    trees.write(tmp_path / "dev/dri/renderD129", "")
+    found, warnings = reader.read(GpuSources())
+    assert [gpu.pci_address for gpu in found] == ["0000:c1:00.0"]
+    assert len(warnings) == 1
+
+
+def test_wsl(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, replace(trees.no_numa(), files={"dev/dxg": ""}))
+    double = NvmlDouble([DoubleGpu("00000000:01:00.0", uuid_of(0))])
+    (gpu,), warnings = machine.read(nvml(double))
+    assert (gpu.uuid, gpu.pci_address, gpu.source, gpu.memory_total_mib) == (
+        uuid_of(0),
+        "0000:01:00.0",
+        "nvml",
+        81559,
+    )
+    assert warnings == ()
+    found, warnings = machine.read(GpuSources(failing(NO_MODULE)))
+    assert found == ()
+    assert warnings[-1].startswith("this is WSL, which shows its GPUs to NVML and nvidia-smi alone (/dev/dxg)")
 
 
 def test_virtual_functions_are_no_gpus(tmp_path: Path) -> None:

@@ -185,3 +185,32 @@ def test_a_root_that_is_no_directory(tmp_path: Path, root: Path, name: str) -> N
         Host(str(tmp_path / name))
     assert repr(str(tmp_path / name)) in str(caught.value)
     assert "give the directory that holds the sys and proc" in str(caught.value)
+
+
+def test_writes_below_the_root_and_replaces_the_whole_text(root: Path) -> None:
+    host = Host(str(root))
+    (root / "absolute").symlink_to("/sys/a/value")
+    host.write_text("/sys/a/value", "7\n")
+    assert (root / "sys/a/value").read_text(encoding="ascii") == "7\n"
+    host.write_text("/absolute", "1234567\n")
+    assert host.read_int("/sys/a/value") == 1234567
+
+
+def test_a_refused_write_says_why(root: Path) -> None:
+    host = Host(str(root))
+    (root / "cycle").symlink_to("cycle")
+    with pytest.raises(FileNotFoundError):
+        host.write_text("/sys/a/nothing", "1")
+    assert not (root / "sys/a/nothing").exists()
+    with pytest.raises(IsADirectoryError):
+        host.write_text("/sys/a", "1")
+    with pytest.raises(OSError, match="symbolic links"):
+        host.write_text("/cycle", "1")
+    with pytest.raises(OSError, match="No space left"):
+        Host().write_text("/dev/full", "1")
+
+
+def test_mode_is_the_permission_bits(root: Path) -> None:
+    (root / "sys/a/value").chmod(0o444)
+    assert Host(str(root)).mode("/sys/a/value") == 0o444
+    assert Host(str(root)).mode("/sys/a/nothing") is None

@@ -266,6 +266,18 @@ def test_causes(lines: list[str], cause: list[str]) -> None:
     assert find_cause([("now", line) for line in lines]) == cause
 
 
+def test_a_process_that_died_is_the_cause_of_the_others_tracebacks() -> None:
+    said = "Worker proc VllmWorker-0 died unexpectedly (exit code: -4), shutting down executor."
+    lines = [
+        "(Worker pid=275) INFO 11-24 23:17:37 [base_loader.py:82] Initializing model took 0.279828 seconds",
+        f"(EngineCore pid=214) ERROR 11-24 23:17:49 [multiproc_executor.py:315] {said}",
+        "(EngineCore pid=214) ERROR 11-24 23:17:49 [core.py:1512] Traceback (most recent call last):",
+        '(EngineCore pid=214) ERROR 11-24 23:17:49 [core.py:1512]   File "shm_broadcast.py", line 867, in acquire_read',
+        "(EngineCore pid=214) ERROR 11-24 23:17:49 [core.py:1512] RuntimeError: cancelled",
+    ]
+    assert find_cause([("now", line) for line in lines]) == [said]
+
+
 def test_the_cause_is_that_of_the_last_start_that_has_one() -> None:
     journal = [("1", "a: error: first"), ("2", "a: error: second"), ("3", "INFO starting again")]
     assert find_cause(journal) == ["a: error: second"]

@@ -198,6 +198,49 @@ def test_allowed_cpus_of_this_process_where_init_is_hidden(tmp_path: Path) -> No
     assert read_topology(Host(str(root))).allowed_cpus == "1,3"
 
 
+EFFECTIVE = "sys/fs/cgroup/cpuset.cpus.effective"
+UNIFIED = {"sys/fs/cgroup/cgroup.controllers": "cpuset cpu\n", EFFECTIVE: "0-7\n"}
+VERSION_1 = {
+    "sys/fs/cgroup/cpuset/release_agent": "\n",
+    "sys/fs/cgroup/cpuset/cpuset.effective_cpus": "0-6\n",
+    "sys/fs/cgroup/cpuset/cpuset.cpus": "0-7\n",
+}
+PODMAN = {"run/.containerenv": ""}
+ISOLATED = {"sys/devices/system/cpu/isolated": "6-7\n"}
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        # CPUAffinity= in system.conf leaves the first process CPUs 0 and 1.
+        pytest.param(UNIFIED, "0-7", id="host"),
+        pytest.param(VERSION_1, "0-6", id="host, version 1"),
+        pytest.param(UNIFIED | ISOLATED, "0-5", id="isolcpus"),
+        pytest.param({**UNIFIED, EFFECTIVE: "0-3\n"}, "0-3", id="partition"),
+        pytest.param(
+            {**UNIFIED, **PODMAN, "sys/fs/cgroup/cgroup.type": "domain\n", EFFECTIVE: "0-2\n"},
+            "0-2",
+            id="container",
+        ),
+        pytest.param(PODMAN | {"sys/fs/cgroup/cpuset/cpuset.cpus": "0-2\n"}, "0-2", id="container, version 1"),
+        pytest.param(UNIFIED | PODMAN, "0-1", id="container with the host's tree"),
+        pytest.param(VERSION_1 | PODMAN, "0-1", id="container with the host's tree, version 1"),
+        pytest.param({"sys/fs/cgroup/cgroup.controllers": "cpu\n"}, "0-1", id="no cpuset"),
+    ],
+)
+def test_allowed_cpus_are_those_of_services(tmp_path: Path, files: dict[str, str], expected: str) -> None:
+    topology = read(tmp_path, replace(trees.two_sockets(), allowed="0-1", files=files))
+    assert (topology.allowed_cpus, topology.warnings) == (expected, ())
+
+
+def test_a_damaged_cpuset_is_a_warning(tmp_path: Path) -> None:
+    files = {**UNIFIED, EFFECTIVE: "0-x\n"}
+    topology = read(tmp_path, replace(trees.two_sockets(), allowed="0-1", files=files))
+    assert topology.allowed_cpus == "0-1"
+    (warning,) = topology.warnings
+    assert warning.startswith("/sys/fs/cgroup/cpuset.cpus.effective: '0-x'")
+
+
 @pytest.mark.parametrize("allowed", [None, "8-9"])
 def test_allowed_cpus_default_to_the_online_ones(tmp_path: Path, allowed: str | None) -> None:
     assert read(tmp_path, replace(trees.two_sockets(), allowed=allowed)).allowed_cpus == "0-7"

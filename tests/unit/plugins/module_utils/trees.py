@@ -48,6 +48,7 @@ class PciSpec:
     vendor: str
     numa_node: int = -1
     driver: str | None = None
+    device: str | None = None
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,8 @@ def _lay_out_pci(root: Path, devices: dict[str, PciSpec]) -> None:
         write(root / "sys" / place / "class", f"{device.pci_class}\n")
         write(root / "sys" / place / "vendor", f"{device.vendor}\n")
         write(root / "sys" / place / "numa_node", f"{device.numa_node}\n")
+        if device.device:
+            write(root / "sys" / place / "device", f"{device.device}\n")
         if device.driver:
             (root / "sys" / place / "driver").symlink_to(f"../../../bus/pci/drivers/{device.driver}")
         (bus / address).symlink_to(f"../../../{place}")

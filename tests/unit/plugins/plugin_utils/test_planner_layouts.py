@@ -88,7 +88,7 @@ def captured(name: str) -> Facts:
         pytest.skip("the captures are not part of the built collection")
     with opened_root(str(path)) as directory:
         host = Host(directory)
-        return gather(host, wanted_parts([]), {}, GpuSources(recorded=recorded_answers(host)))
+        return gather(host, wanted_parts(["all"]), {}, GpuSources(recorded=recorded_answers(host)))
 
 
 ALL_ALIKE = {(one, other): (18, "NODE") for one in range(8) for other in range(one)}

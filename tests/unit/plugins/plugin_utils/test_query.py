@@ -25,6 +25,11 @@ def test_what_is_no_expression(expression: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_an_expression_of_thousands_of_brackets() -> None:
+    with pytest.raises(QueryError, match=r"^is nested too deeply: write it with fewer brackets"):
+        Query("[" * 3000 + "a" + "]" * 3000)
+
+
 def test_a_function_given_a_wrong_type() -> None:
     query = Query("length(gpus[0].node)")
     with pytest.raises(QueryError, match=r"^is not valid JMESPath here: "):

@@ -103,6 +103,7 @@ def test_connections_of_gpus_and_nics(tmp_path: Path) -> None:
         "node": 0,
         "netdevs": ["eth0"],
         "ports": [{"state": "active"}],
+        "physical_function": None,
         "irqs": [],
     }
     numa = {
@@ -117,7 +118,11 @@ def test_connections_of_gpus_and_nics(tmp_path: Path) -> None:
             nic("eth0v0", "0000:16:00.1", 0, "0000:16:00.0"),
             nic("eth1", "0000:96:00.0", None),
         ],
-        "infiniband": [infiniband, {**infiniband, "name": "mlx5_9", "pci_address": "0000:98:00.0", "node": 1}],
+        "infiniband": [
+            infiniband,
+            {**infiniband, "name": "mlx5_1", "pci_address": "0000:16:00.1", "physical_function": "0000:16:00.0"},
+            {**infiniband, "name": "mlx5_9", "pci_address": "0000:98:00.0", "node": 1},
+        ],
         "gpu_nic_pairs": [
             {"gpu": first, "gpu_uuid": None, "nic": "eth0", "infiniband": "mlx5_0", "path": "PIX"},
             {"gpu": third, "gpu_uuid": None, "nic": None, "infiniband": "mlx5_9", "path": "PHB"},

@@ -1,0 +1,89 @@
+# Copyright (c) 2026, numapin.inference contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This is a PRIVATE part of the collection: do not use it from outside, it may change at any time.
+
+"""A module's own code as one file that runs on the host without Ansible: at boot, on an event, on a timer.
+
+The file is a zipapp: ``python3 FILE ...`` runs ``main(arguments)`` of the named private utility, with the code that
+the module runs. The same code always gives the same bytes, so that an unchanged program is left alone.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import io
+import typing as t
+import zipfile
+
+from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
+
+PROGRAM_DIRECTORY = "/usr/local/lib/numapin"
+_PACKAGE = "ansible_collections.numapin.inference.plugins.module_utils"
+# The earliest that a zip file can say.
+_DATE = (1980, 1, 1, 0, 0, 0)
+_MAIN = f"""# Written by the Ansible collection numapin.inference. It runs without Ansible.
+import sys
+
+from {_PACKAGE}.ENTRY import main
+
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+class ProgramError(NumapinError):
+    """The code of a program cannot be read."""
+
+
+def program(entry: str) -> bytes:
+    """Return the zipapp whose ``main(arguments: list[str]) -> int`` is that of the private utility ``entry``.
+
+    It holds ``entry`` and what of our private utilities is imported from there on; beyond these, only the standard
+    library may be imported. The calling module has to import ``entry`` itself: Ansible sends a host what is imported.
+    """
+    parts = _PACKAGE.split(".")
+    files = {"__main__.py": _MAIN.replace("ENTRY", entry)}
+    for depth in range(1, len(parts) + 1):
+        files["/".join([*parts[:depth], "__init__.py"])] = ""
+    for name, source in sources(entry).items():
+        files["/".join([*parts, f"{name}.py"])] = source
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+        for path, text in sorted(files.items()):
+            member = zipfile.ZipInfo(path, _DATE)
+            member.external_attr = 0o644 << 16
+            archive.writestr(member, text)
+    return target.getvalue()
+
+
+def sources(entry: str) -> dict[str, str]:
+    """The source of the private utility ``entry`` and of all it imports of ours, by name (``_irqs``)."""
+    found: dict[str, str] = {}
+    waiting = [entry]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found[name] = _source(name)
+            waiting += _imports(found[name])
+    return found
+
+
+def _imports(source: str) -> t.Iterator[str]:
+    for statement in ast.walk(ast.parse(source)):
+        if not isinstance(statement, ast.ImportFrom):
+            continue
+        if statement.module == _PACKAGE:
+            yield from (alias.name for alias in statement.names)
+        elif statement.module and statement.module.startswith(f"{_PACKAGE}."):
+            yield statement.module[len(_PACKAGE) + 1 :]
+
+
+def _source(name: str) -> str:
+    full_name = f"{_PACKAGE}.{name}"
+    spec = importlib.util.find_spec(full_name)
+    source = getattr(spec.loader, "get_source", lambda _name: None)(full_name) if spec else None
+    if not isinstance(source, str):
+        raise ProgramError(f"the source of {full_name} cannot be read: install the collection on the controller again")
+    return source

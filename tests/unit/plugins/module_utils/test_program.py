@@ -1,0 +1,62 @@
+# Copyright (c) 2026, numapin.inference contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import typing as t
+
+import pytest
+
+from ansible_collections.numapin.inference.plugins.module_utils import _program
+
+if t.TYPE_CHECKING:
+    from pathlib import Path
+
+ENTRY = """
+from __future__ import annotations
+
+from ansible_collections.numapin.inference.plugins.module_utils import _cpuset
+
+
+def main(arguments: list[str]) -> int:
+    from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
+
+    try:
+        print(_cpuset.format_cpulist(_cpuset.parse_cpulist(arguments[0])))
+    except NumapinError:
+        return 3
+    return 0
+"""
+
+
+@pytest.fixture
+def entry(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A utility that is not in the collection; the others are as they are."""
+    real = _program._source
+    monkeypatch.setattr(_program, "_source", lambda name: ENTRY if name == "_entry" else real(name))
+    return "_entry"
+
+
+def test_runs_without_ansible_and_holds_what_it_imports(entry: str, tmp_path: Path) -> None:
+    path = tmp_path / "program"
+    path.write_bytes(_program.program(entry))
+
+    def run(argument: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-I", "-S", str(path), argument]
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+    assert run("3,0-1").stdout == "0-1,3\n"
+    assert run("nonsense").returncode == 3
+    assert sorted(_program.sources(entry)) == ["_cpuset", "_entry", "_errors"]
+
+
+def test_same_code_same_bytes(entry: str) -> None:
+    assert _program.program(entry) == _program.program(entry)
+
+
+def test_missing_code_is_named() -> None:
+    with pytest.raises(_program.ProgramError, match="_nothing_like_this cannot be read: install the collection"):
+        _program.program("_nothing_like_this")
