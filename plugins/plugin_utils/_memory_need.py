@@ -22,8 +22,8 @@ import typing as t
 from ansible_collections.numapin.inference.plugins.plugin_utils._models import Model
 
 _GIB = 1024
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
-_BYTES = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kmgKMG]?)")
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_BYTES = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kmgtKMGT]?)")
 
 
 def memory_need(model: Model, device: str, workers: int, weights_mib: int | None) -> tuple[int | None, str]:

@@ -56,7 +56,8 @@ def place_all(
 def _place(wishes: t.Sequence[Wish], machine: Machine, last: Last) -> Board | list[str]:
     """Place every wish, or say for each that does not fit why."""
     board = Board(machine)
-    for wish in wishes:
+    # What prefers memory fits everywhere and may be where bound instances left too little: it must not push these out.
+    for wish in sorted(wishes, key=lambda wish: wish.memory_policy == "preferred"):
         _keep(wish, board, last)
     problems: list[str] = []
     for wish in wishes:

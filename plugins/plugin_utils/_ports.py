@@ -76,7 +76,7 @@ def _slot_numbers(slots: t.Sequence[Slot], machine: Machine) -> dict[str, int]:
     per_node: dict[str, int] = {}
     for slot in slots:
         name = slot.wish.model.name
-        per_node[name] = max(per_node.get(name, 1), slot.ordinal)
+        per_node[name] = max(per_node.get(name, slot.wish.model.instances_per_node), slot.ordinal)
     return {
         slot.name: machine.node(slot.nodes[0]).rank * per_node[slot.wish.model.name] + slot.ordinal - 1
         for slot in slots

@@ -445,7 +445,7 @@ CASES = [
         [model(tensor_parallel_size=2, instances_per_node=2, arguments={"kv-offloading-size": 300})],
         [
             "llama-n0 on 0 cpus 1-31,65-95 gpus 0,1 2x1 port 8000",
-            "llama-n1 on 1 cpus 33-63,97-127 gpus 4,5 2x1 port 8001",
+            "llama-n1 on 1 cpus 33-63,97-127 gpus 4,5 2x1 port 8002",
         ],
         warnings=[
             "4 of 8 GPUs left without an instance",
