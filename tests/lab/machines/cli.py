@@ -13,12 +13,15 @@ import sys
 
 from fleet.console import FleetError, say, step
 
-from machines import image, inventory, machine, shapes
+from machines import image, machine, shapes, site
 from machines.places import PURPOSES
 
+COMMANDS = ("prepare", "up", "fleet", "site", "down", "status", "ssh", "shapes")
 EPILOG = """Commands:
   prepare            install the packages that are missing and make the image
   up SHAPE...        start machines from clean disks and wait for them; NAME=SHAPE names one otherwise than its shape
+  fleet              start the fleet of site.yml (two dual-socket machines and a balancer), what runs of it is kept
+  site               run playbooks/site.yml on the fleet
   down [NAME...]     stop these, or all
   status             what runs
   ssh NAME [COMMAND] log in to one, or run a command there
@@ -33,7 +36,7 @@ def main() -> int:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="tests/lab", formatter_class=formatter, epilog=EPILOG)
     parser.add_argument("--purpose", choices=PURPOSES, default="lab", help="whose machines; default: lab, a person's")
-    parser.add_argument("command", choices=("prepare", "up", "down", "status", "ssh", "shapes"))
+    parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("words", nargs=argparse.REMAINDER, metavar="...", help="as listed below")
     given = parser.parse_args()
     try:
@@ -52,6 +55,11 @@ def act(command: str, purpose: str, words: list[str]) -> int:
         prepare()
     elif command == "up":
         up(purpose, words)
+    elif command == "fleet":
+        site.up(purpose, prepare())
+        say(f"Inventory: {site.write_inventory(purpose).inventory}")
+    elif command == "site":
+        site.converge(purpose)
     elif command == "down":
         down(purpose, words)
     elif command == "status":
@@ -77,10 +85,10 @@ def up(purpose: str, words: list[str]) -> None:
         raise FleetError(f"Which machines? Shapes: {', '.join(shapes.names())}.")
     wanted = {name: shapes.read(shape) for name, shape in map(named, words)}
     made = prepare()
-    started = [machine.start(purpose, name, shape, made) for name, shape in wanted.items()]
+    started = [machine.start(purpose, name, shape, made, n) for n, (name, shape) in enumerate(wanted.items(), 1)]
     for one in started:
         machine.ready(one, wanted[one.name], made)
-    say(f"Inventory: {inventory.write(purpose, machine.running(purpose)).inventory}")
+    say(f"Inventory: {site.write_inventory(purpose).inventory}")
 
 
 def named(word: str) -> tuple[str, str]:
@@ -98,7 +106,7 @@ def down(purpose: str, names: list[str]) -> None:
         say(f"Stopped {name}" if machine.stop(purpose, name) else f"{name} did not run")
     if not names and not there:
         say(f"No machines of purpose {purpose} ran.")
-    inventory.write(purpose, machine.running(purpose))
+    site.write_inventory(purpose)
 
 
 def status() -> None:
@@ -118,5 +126,5 @@ def log_in(purpose: str, words: list[str]) -> None:
         raise FleetError(
             f"Which machine? {', '.join(there) or 'None'} runs. Usage: python3 tests/lab ssh NAME [COMMAND]"
         )
-    files = inventory.write(purpose, machine.running(purpose))
+    files = site.write_inventory(purpose)
     os.execvp("ssh", ["ssh", "-F", str(files.ssh_config), *words])

@@ -48,10 +48,17 @@ class Machine:
     shape: str
     pid: int
     started_ticks: int
+    number: int
     ssh_port: int
+    http_port: int
     ssh_host_key: str
     accelerator: str
     started_at: float
+
+    @property
+    def fleet_address(self) -> str:
+        """Where the other machines of its fleet find it."""
+        return f"10.77.0.{self.number}"
 
     @property
     def directory(self) -> pathlib.Path:
@@ -63,8 +70,11 @@ class Machine:
         return ticks(self.pid) == self.started_ticks
 
 
-def start(purpose: str, name: str, shape: Shape, image: Image) -> Machine:
-    """Start a clean machine; one of this purpose and name that runs already is stopped first."""
+def start(purpose: str, name: str, shape: Shape, image: Image, number: int = 1) -> Machine:
+    """Start a clean machine; one of this purpose and name that runs already is stopped first.
+
+    ``number`` is its place in its fleet's network.
+    """
     with cache_lock(f"lab-{purpose}-{name}"):
         stop(purpose, name)
         directory = RUNNING / purpose / name
@@ -72,24 +82,23 @@ def start(purpose: str, name: str, shape: Shape, image: Image) -> Machine:
         directory.mkdir(parents=True)
         overlay = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(image.disk), "-F", "raw"]
         run([*overlay, str(directory / "disk.qcow2")], timeout_seconds=60)
-        for number, device in enumerate(shape.devices):
+        for slot, device in enumerate(shape.devices):
             if device.kind == "nvme":
-                with (directory / f"nvme{number}.raw").open("wb") as handle:
+                with (directory / f"nvme{slot}.raw").open("wb") as handle:
                     handle.truncate(qemu.NVME_MIB * 2**20)
-        machine = launch(purpose, name, shape, image)
+        machine = launch(purpose, name, shape, image, number)
         record = json.dumps(dataclasses.asdict(machine), indent=2) + "\n"
         (directory / "machine.json").write_text(record, encoding="utf-8")
     say(f"Started {name}: {shape.cpu_count} CPUs, {shape.memory_mib} MiB ({machine.accelerator}, PID {machine.pid})")
     return machine
 
 
-def launch(purpose: str, name: str, shape: Shape, image: Image) -> Machine:
+def launch(purpose: str, name: str, shape: Shape, image: Image, number: int) -> Machine:
     """Run QEMU in the background, in a session of its own so that an interrupt here does not reach it."""
-    directory = RUNNING / purpose / name
-    log = directory / "qemu.log"
+    log = RUNNING / purpose / name / "qemu.log"
     for _attempt in range(START_ATTEMPTS):
-        port, how = free_port(), accelerator()
-        command = qemu.command(name, shape, image, directory, port, how)
+        place, how = qemu.Place(purpose, name, number, free_port(), free_port()), accelerator()
+        command = qemu.command(place, shape, image, how)
         with log.open("wb") as output:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
@@ -99,8 +108,10 @@ def launch(purpose: str, name: str, shape: Shape, image: Image) -> Machine:
         if process.poll() is None:
             CHILDREN[process.pid] = process
             started = ticks(process.pid)
-            key = image.ssh_host_key
-            return Machine(purpose, name, shape.name, process.pid, started or 0, port, key, how, time.time())
+            ports, key = (place.ssh_port, place.http_port), image.ssh_host_key
+            return Machine(
+                purpose, name, shape.name, process.pid, started or 0, number, *ports, key, how, time.time()
+            )
         if "Could not set up host forwarding rule" not in log.read_text(encoding="utf-8", errors="replace"):
             break
     said = last_lines(log.read_text(encoding="utf-8", errors="replace"))
@@ -114,7 +125,7 @@ def ready(machine: Machine, shape: Shape, image: Image) -> Machine:
             wait_for_ssh(machine)
         except FleetError as error:
             say(f"{error}\nStarting {machine.name} anew")
-            machine = start(machine.purpose, machine.name, shape, image)
+            machine = start(machine.purpose, machine.name, shape, image, machine.number)
         else:
             return machine
     wait_for_ssh(machine)
