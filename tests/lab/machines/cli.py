@@ -7,21 +7,27 @@
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
+import json
 import os
 import re
+import shlex
 import sys
+import time
 
-from fleet.console import FleetError, say, step
+from fleet.console import STARTED, FleetError, say, step
 
 from machines import image, machine, shapes, site
-from machines.places import PURPOSES
+from machines.places import PURPOSES, at_once
 
-COMMANDS = ("prepare", "up", "fleet", "site", "down", "status", "ssh", "shapes")
+COMMANDS = ("lab", "prepare", "up", "fleet", "site", "reboot", "down", "status", "ssh", "shapes")
 EPILOG = """Commands:
   prepare            install the packages that are missing and make the image
   up SHAPE...        start machines from clean disks and wait for them; NAME=SHAPE names one otherwise than its shape
+  lab                prepare, fleet, site, and what to do with it
   fleet              start the fleet of site.yml (two dual-socket machines and a balancer), what runs of it is kept
   site               run playbooks/site.yml on the fleet
+  reboot [NAME...]   reboot these, or all, from inside, and wait for them
   down [NAME...]     stop these, or all
   status             what runs
   ssh NAME [COMMAND] log in to one, or run a command there
@@ -55,11 +61,15 @@ def act(command: str, purpose: str, words: list[str]) -> int:
         prepare()
     elif command == "up":
         up(purpose, words)
+    elif command == "lab":
+        lab(purpose)
     elif command == "fleet":
         site.up(purpose, prepare())
         say(f"Inventory: {site.write_inventory(purpose).inventory}")
     elif command == "site":
         site.converge(purpose)
+    elif command == "reboot":
+        reboot(purpose, words)
     elif command == "down":
         down(purpose, words)
     elif command == "status":
@@ -91,12 +101,50 @@ def up(purpose: str, words: list[str]) -> None:
     say(f"Inventory: {site.write_inventory(purpose).inventory}")
 
 
+def lab(purpose: str) -> None:
+    """The fleet with site.yml applied, for people: how to look at it and how to break it."""
+    site.up(purpose, prepare())
+    site.converge(purpose)
+    files = site.write_inventory(purpose)
+    message = {"role": "user", "content": "Hello"}
+    question = json.dumps({"model": site.MODEL, "stream": True, "max_tokens": 40, "messages": [message]})
+    print(
+        f"\nReady after {time.monotonic() - STARTED:.0f} s. It stays up until `make lab-down`. vLLM and the GPUs are\n"
+        "doubles; kernels, nodes and placement are real.\n\n"
+        "Ask it:\n"
+        f"  curl -N {site.url(purpose)}/chat/completions -H 'Content-Type: application/json' \\\n"
+        f'    -H "Authorization: Bearer $(cat {shlex.quote(str(files.inventory.with_name("api_key")))})" \\\n'
+        f"    -d '{question}'\n"
+        "Look at it, after make lab-shell (HOST=inference1, inference2 or balancer1):\n"
+        "  numactl -H; lspci | grep NVIDIA; systemctl status 'vllm@*'; numastat -p $(pgrep -u vllm)\n"
+        "Break it there:\n"
+        f"  kill -9 $(systemctl show --value --property=MainPID vllm@{site.MODEL}-n0)  # systemd has it back\n"
+        f"  systemctl stop vllm@{site.MODEL}-n1  # the balancer goes on without it\n"
+        "  reboot  # the same placement, without Ansible\n"
+        "And let it be proved, or named what is wrong:\n"
+        f"  ANSIBLE_COLLECTIONS_PATH=build/dev .venv/bin/ansible-playbook -i {files.inventory} playbooks/verify.yml",
+        flush=True,
+    )
+
+
 def named(word: str) -> tuple[str, str]:
     """NAME=SHAPE, or a shape that is its own name."""
     name, equals, shape = word.partition("=")
     if not re.fullmatch(r"[a-z][a-z0-9-]{0,31}", name):
         raise FleetError(f"{name!r} is no name for a machine: small letters, digits and hyphens, as gpu-1=two-sockets.")
     return name, shape if equals else name
+
+
+def reboot(purpose: str, names: list[str]) -> None:
+    """Reboot machines, or all, as many at a time as may boot together."""
+    there = {one.name: one for one in machine.running(purpose)}
+    strangers = [name for name in names if name not in there]
+    if strangers or not there:
+        raise FleetError(f"{', '.join(strangers) or 'No machine'} does not run; {', '.join(there) or 'none'} does.")
+    ssh = ["ssh", "-F", str(site.write_inventory(purpose).ssh_config)]
+    with concurrent.futures.ThreadPoolExecutor(at_once()) as pool:
+        for job in [pool.submit(machine.reboot, there[name], [*ssh, name]) for name in names or there]:
+            job.result()
 
 
 def down(purpose: str, names: list[str]) -> None:

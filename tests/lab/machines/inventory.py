@@ -63,7 +63,7 @@ def write(
             "lab_fleet_address": machine.fleet_address,
             "lab_http_port": machine.http_port,
         }
-    named = {"lab": hosts} | {group: dict.fromkeys(names, {}) for group, names in (groups or {}).items() if names}
+    named = {"lab": hosts} | {group: {name: {} for name in names} for group, names in (groups or {}).items() if names}
     children = {group: {"hosts": own, "vars": dict((variables or {}).get(group, {}))} for group, own in named.items()}
     content = {"all": {"vars": connection, "children": children if hosts else {"lab": {}}}}
     replace(files.inventory, f"---\n# Written by tests/lab: the machines of purpose {purpose!r}.\n{yaml(content)}")

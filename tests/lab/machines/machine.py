@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import collections.abc as c
 import contextlib
 import dataclasses
 import json
@@ -21,7 +22,7 @@ import typing as t
 from fleet.console import FleetError, last_lines, run, say
 from fleet.settings import cache_lock
 
-from machines import qemu
+from machines import monitor, qemu
 from machines.image import Image
 from machines.places import RUNNING, accelerator
 from machines.shapes import Shape
@@ -95,13 +96,19 @@ def start(purpose: str, name: str, shape: Shape, image: Image, number: int = 1) 
 
 def launch(purpose: str, name: str, shape: Shape, image: Image, number: int) -> Machine:
     """Run QEMU in the background, in a session of its own so that an interrupt here does not reach it."""
-    log = RUNNING / purpose / name / "qemu.log"
+    directory = RUNNING / purpose / name
+    log = directory / "qemu.log"
     for _attempt in range(START_ATTEMPTS):
         place, how = qemu.Place(purpose, name, number, free_port(), free_port()), accelerator()
         command = qemu.command(place, shape, image, how)
         with log.open("wb") as output:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                command,
+                cwd=directory,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
             )
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=START_SECONDS)
@@ -109,9 +116,7 @@ def launch(purpose: str, name: str, shape: Shape, image: Image, number: int) -> 
             CHILDREN[process.pid] = process
             started = ticks(process.pid)
             ports, key = (place.ssh_port, place.http_port), image.ssh_host_key
-            return Machine(
-                purpose, name, shape.name, process.pid, started or 0, number, *ports, key, how, time.time()
-            )
+            return Machine(purpose, name, shape.name, process.pid, started or 0, number, *ports, key, how, time.time())
         if "Could not set up host forwarding rule" not in log.read_text(encoding="utf-8", errors="replace"):
             break
     said = last_lines(log.read_text(encoding="utf-8", errors="replace"))
@@ -132,12 +137,42 @@ def ready(machine: Machine, shape: Shape, image: Image) -> Machine:
     return machine
 
 
-def wait_for_ssh(machine: Machine) -> None:
-    """Wait until the SSH server greets; raises ``FleetError`` with the console's last lines when the time is up."""
+def reboot(machine: Machine, ssh: c.Sequence[str]) -> None:
+    """Reboot from inside and wait until it can be used again; ``ssh`` are the words that log in to it.
+
+    A boot that hangs is tried anew, with the same disk. Raises ``FleetError``.
+    """
+    before = boot_id(ssh)
+    # The connection ends with the machine.
+    run([*ssh, "systemctl reboot"], timeout_seconds=60, check=False)
+    for attempt in range(BOOT_ATTEMPTS):
+        began = time.time()
+        try:
+            wait_for_ssh(machine, began, lambda: boot_id(ssh) not in ("", before))
+        except FleetError as error:
+            if attempt == BOOT_ATTEMPTS - 1:
+                raise
+            say(f"{error}\nResetting {machine.name}")
+            monitor.execute(machine.directory, "system_reset")
+        else:
+            return
+
+
+def boot_id(ssh: c.Sequence[str]) -> str:
+    """The kernel's name for the boot that a machine is in; empty while nobody can log in."""
+    return run([*ssh, "cat /proc/sys/kernel/random/boot_id"], timeout_seconds=90, check=False).strip()
+
+
+def wait_for_ssh(machine: Machine, began: float | None = None, is_new: c.Callable[[], bool] = lambda: True) -> None:
+    """Wait until the SSH server greets; raises ``FleetError`` with the console's last lines when the time is up.
+
+    ``began``: when the boot did, if not with QEMU; ``is_new``: whether who greets is the one that is waited for.
+    """
     limit = SSH_SECONDS[machine.accelerator]
     heartbeat = time.monotonic() + HEARTBEAT_SECONDS
-    deadline = machine.started_at + limit
-    while not greets(machine.ssh_port):
+    began = machine.started_at if began is None else began
+    deadline = began + limit
+    while not (greets(machine.ssh_port) and is_new()):
         if not machine.runs():
             raise FleetError(f"{machine.name} ended while it booted.\n{what_it_said(machine)}")
         if time.time() > deadline:
@@ -146,10 +181,10 @@ def wait_for_ssh(machine: Machine) -> None:
                 f"{what_it_said(machine)}"
             )
         if time.monotonic() > heartbeat:
-            say(f"  … {machine.name} is still booting ({time.time() - machine.started_at:.0f} s of at most {limit} s)")
+            say(f"  … {machine.name} is still booting ({time.time() - began:.0f} s of at most {limit} s)")
             heartbeat += HEARTBEAT_SECONDS
         time.sleep(0.3)
-    say(f"{machine.name} answers after {time.time() - machine.started_at:.1f} s")
+    say(f"{machine.name} answers after {time.time() - began:.1f} s")
 
 
 def stop(purpose: str, name: str) -> bool:

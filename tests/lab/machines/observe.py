@@ -17,7 +17,7 @@ import pathlib
 import shutil
 import sys
 
-from fleet.console import FleetError, run, say, step
+from fleet.console import run, say, step
 from fleet.settings import BUILD, ansible_playbook
 
 from machines import image, inventory, machine, shapes

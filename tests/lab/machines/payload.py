@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a machine has beside Debian's packages: doubles of GPUs, of NVIDIA's library and of vLLM, and a model's directory.
+"""What a machine has beside Debian's packages: doubles of GPUs and of vLLM, and a model's directory.
 
-NVIDIA's Python binding is the real one, from the development environment.
+NVIDIA's library is a double, its Python binding the real one, from the development environment.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ def binding() -> pathlib.Path:
     """The module ``pynvml`` of the development environment."""
     found = sorted((REPOSITORY / ".venv").glob("lib/python3*/site-packages/pynvml.py"))
     if not found:
-        raise FleetError("NVIDIA's Python binding is not there: make the development environment first (make types does).")
+        raise FleetError(
+            "NVIDIA's Python binding is not there: make the development environment first (make types does)."
+        )
     return found[-1]
 
 

@@ -14,6 +14,7 @@ import uuid
 
 from fleet.cpus import numbers
 
+from machines import monitor
 from machines.image import Image
 from machines.places import RUNNING
 from machines.shapes import NETWORKS, Device, Shape
@@ -67,7 +68,7 @@ class Place(t.NamedTuple):
 
 
 def command(place: Place, shape: Shape, image: Image, accelerator: str) -> list[str]:
-    """The whole command."""
+    """The whole command, to be run in the machine's directory."""
     directory = place.directory
     accel, model = "kvm", "host"
     if accelerator == "tcg":
@@ -79,6 +80,7 @@ def command(place: Place, shape: Shape, image: Image, accelerator: str) -> list[
         *("-name", place.name),
         *("-machine", "q35", "-accel", accel, "-cpu", model),
         *("-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none"),
+        *("-qmp", f"unix:{monitor.SOCKET},server=on,wait=off"),
         *("-serial", f"file:{directory / 'serial.log'}"),
         *("-smp", f"{shape.cpu_count},sockets={shape.sockets},cores={shape.cores},threads={shape.threads}"),
         *("-m", f"{shape.memory_mib}M"),
@@ -86,7 +88,14 @@ def command(place: Place, shape: Shape, image: Image, accelerator: str) -> list[
         *("-drive", f"if=none,id=root,file={directory / 'disk.qcow2'},format=qcow2,cache=unsafe,discard=unmap"),
         *("-device", "virtio-blk-pci,drive=root,bus=pcie.0"),
         *devices(shape, place),
-        *("-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", kernel_command_line(place.name, shape)),
+        *(
+            "-kernel",
+            str(image.kernel),
+            "-initrd",
+            str(image.initrd),
+            "-append",
+            kernel_command_line(place.name, shape),
+        ),
     ]
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The lab's fleet: two dual-socket machines that serve, four instances in all, and a balancer, with site.yml's variables."""
+"""The lab's fleet: two dual-socket machines that serve, four instances in all, and a balancer."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def variables() -> dict[str, dict[str, object]]:
             ],
             "vllm_install_method": "existing",
             "vllm_existing_python": ENGINE_PYTHON,
-            # The SSH address is a forwarded port of the machine that QEMU runs on; balancers come by the fleet's network.
+            # SSH comes by a forwarded port of the machine that QEMU runs on, balancers by the fleet's network.
             "vllm_address": "{{ lab_fleet_address }}",
             "vllm_shutdown_timeout_seconds": 20,
             "vllm_start_timeout_seconds": 240,
