@@ -4,30 +4,26 @@
 
 """numa_facts against numactl, lscpu, lspci, ethtool, systemd and the files themselves, on machines of several shapes.
 
-Run by ``make lab-facts``, which boots the machines (see machines/observe.py). NUMAPIN_LAB_KEEP=1 judges again what the
-last run observed. Every test compares all it can and then tells every difference at once.
+Run by ``make lab-facts``, which boots the machines (see machines/observe.py and conftest.py). Every test compares all
+it can and then tells every difference at once.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import re
-import signal
 import subprocess
 import sys
 import tarfile
 
 import pytest
-from fleet.console import FleetError
 from fleet.cpus import numbers, spell
 from fleet.settings import BUILD, REPOSITORY
 from machines import qemu, shapes
-from machines.observation import PCI_ADDRESS, Comparison, Facts, Observation, load
-from machines.observe import HUGE_PAGES, OBSERVED, THIS_MACHINE, observe
+from machines.observation import PCI_ADDRESS, Comparison, Facts, Observation
+from machines.observe import HUGE_PAGES
 
-SHAPES = ("two-sockets", "four-nodes", "smt-offline", "one-node")
 # What a run of the module and of numactl itself take from the free memory and give back, beyond what was free before
 # and after. The machine the tests run on does other work as well.
 FREE_MIB = 64
@@ -35,25 +31,6 @@ FREE_SHARE_OF_THIS_MACHINE = 0.25
 CAPTURES = REPOSITORY / "tests" / "captures"
 # Counters and free memory go on while a capture is made.
 MOVING = ("memory_free_mib", "numastat")
-
-
-@pytest.fixture(scope="session")
-def observed() -> None:
-    """Boot the machines and ask everybody, once."""
-    if os.environ.get("NUMAPIN_LAB_KEEP") and OBSERVED.exists():
-        return
-    # At a time limit the machines are stopped as well, not only those who asked them.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        observe(SHAPES)
-    except FleetError as error:
-        pytest.exit(f"The machines could not be observed: {error}", returncode=1)
-
-
-@pytest.fixture(params=[*SHAPES, THIS_MACHINE])
-def machine(request: pytest.FixtureRequest, observed: None) -> Observation:
-    """One machine after the other."""
-    return load(request.param)
 
 
 def test_nodes(machine: Observation) -> None:
@@ -385,5 +362,5 @@ def read_capture(path: pathlib.Path) -> Facts:
 
 def test_shapes_can_be_read() -> None:
     """Every shape that lies there is sound, also those that no test boots."""
-    assert set(SHAPES) < set(shapes.names())
+    assert {"two-sockets", "four-nodes", "smt-offline", "one-node", "sparse", "balancer"} <= set(shapes.names())
     assert all(shapes.read(name).reason for name in shapes.names())

@@ -16,8 +16,9 @@ LAB = REPOSITORY / "tests" / "lab"
 CACHE = REPOSITORY / ".cache" / "lab"
 RUNNING = BUILD / "lab"
 
-# Machines of one purpose never disturb those of another: a person's, the tests' of numa_facts, molecule's.
-PURPOSES = ("lab", "facts", "molecule")
+# Machines of one purpose never disturb those of another: a person's, those of numa_facts' tests, molecule's, other
+# tests'.
+PURPOSES = ("lab", "facts", "molecule", "tests")
 # An emulated machine keeps two cores busy: its CPUs wait for one another, and on a crowded machine they wait for ever.
 CORES_OF_ONE = 2
 MOST_AT_ONCE = 4
