@@ -14,7 +14,7 @@ import pathlib
 from fleet.console import run
 from fleet.settings import ansible_playbook
 
-from machines import image, inventory, machine, shapes
+from machines import image, inventory, machine, shapes, warm
 
 PURPOSE = "tests"
 COMMAND_SECONDS = 180
@@ -35,7 +35,7 @@ class Booted:
         image.install_packages()
         made, wanted = image.ready(), shapes.read(shape)
         try:
-            started = machine.ready(machine.start(PURPOSE, shape, wanted, made), wanted, made)
+            (started,) = warm.up(PURPOSE, [warm.Wanted(shape, wanted, 1)], made)
             yield cls(started, inventory.write(PURPOSE, machine.running(PURPOSE)))
         finally:
             machine.stop(PURPOSE, shape)

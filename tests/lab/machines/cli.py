@@ -17,16 +17,17 @@ import time
 
 from fleet.console import STARTED, FleetError, say, step
 
-from machines import image, machine, shapes, site
+from machines import image, machine, shapes, site, warm
 from machines.places import PURPOSES, at_once
 
-COMMANDS = ("lab", "prepare", "up", "fleet", "site", "reboot", "down", "status", "ssh", "shapes")
+COMMANDS = ("lab", "prepare", "up", "fleet", "site", "reset", "reboot", "down", "status", "ssh", "shapes")
 EPILOG = """Commands:
   prepare            install the packages that are missing and make the image
-  up SHAPE...        start machines from clean disks and wait for them; NAME=SHAPE names one otherwise than its shape
+  up SHAPE...        start clean machines and wait for them; NAME=SHAPE names one otherwise than its shape
   lab                prepare, fleet, site, and what to do with it
   fleet              start the fleet of site.yml (two dual-socket machines and a balancer), what runs of it is kept
   site               run playbooks/site.yml on the fleet
+  reset [NAME...]    start these, or all, anew, as clean as they were
   reboot [NAME...]   reboot these, or all, from inside, and wait for them
   down [NAME...]     stop these, or all
   status             what runs
@@ -68,6 +69,8 @@ def act(command: str, purpose: str, words: list[str]) -> int:
         say(f"Inventory: {site.write_inventory(purpose).inventory}")
     elif command == "site":
         site.converge(purpose)
+    elif command == "reset":
+        reset(purpose, words)
     elif command == "reboot":
         reboot(purpose, words)
     elif command == "down":
@@ -90,14 +93,12 @@ def prepare() -> image.Image:
 
 
 def up(purpose: str, words: list[str]) -> None:
-    """Start machines from clean disks, all at once, and wait for them."""
+    """Start clean machines and wait for them."""
     if not words:
         raise FleetError(f"Which machines? Shapes: {', '.join(shapes.names())}.")
     wanted = {name: shapes.read(shape) for name, shape in map(named, words)}
     made = prepare()
-    started = [machine.start(purpose, name, shape, made, n) for n, (name, shape) in enumerate(wanted.items(), 1)]
-    for one in started:
-        machine.ready(one, wanted[one.name], made)
+    warm.up(purpose, [warm.Wanted(name, shape, n) for n, (name, shape) in enumerate(wanted.items(), 1)], made)
     say(f"Inventory: {site.write_inventory(purpose).inventory}")
 
 
@@ -135,15 +136,31 @@ def named(word: str) -> tuple[str, str]:
     return name, shape if equals else name
 
 
-def reboot(purpose: str, names: list[str]) -> None:
-    """Reboot machines, or all, as many at a time as may boot together."""
+def reset(purpose: str, names: list[str]) -> None:
+    """Begin again with machines, or all: what was done to them is gone."""
+    chosen = those(purpose, names)
+    wanted = [warm.Wanted(name, shapes.read(one.shape), one.number) for name, one in chosen.items()]
+    made = prepare()
+    with step(f"Resetting {', '.join(chosen)}"):
+        warm.up(purpose, wanted, made)
+    site.write_inventory(purpose)
+
+
+def those(purpose: str, names: list[str]) -> dict[str, machine.Machine]:
+    """The named machines, or all, that run; raises ``FleetError`` for a name that does not."""
     there = {one.name: one for one in machine.running(purpose)}
     strangers = [name for name in names if name not in there]
     if strangers or not there:
         raise FleetError(f"{', '.join(strangers) or 'No machine'} does not run; {', '.join(there) or 'none'} does.")
+    return {name: there[name] for name in names or there}
+
+
+def reboot(purpose: str, names: list[str]) -> None:
+    """Reboot machines, or all, as many at a time as may boot together."""
+    chosen = those(purpose, names)
     ssh = ["ssh", "-F", str(site.write_inventory(purpose).ssh_config)]
     with concurrent.futures.ThreadPoolExecutor(at_once()) as pool:
-        for job in [pool.submit(machine.reboot, there[name], [*ssh, name]) for name in names or there]:
+        for job in [pool.submit(machine.reboot, one, [*ssh, name]) for name, one in chosen.items()]:
             job.result()
 
 

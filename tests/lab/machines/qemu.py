@@ -67,8 +67,11 @@ class Place(t.NamedTuple):
         return RUNNING / self.purpose / self.name
 
 
-def command(place: Place, shape: Shape, image: Image, accelerator: str) -> list[str]:
-    """The whole command, to be run in the machine's directory."""
+def command(place: Place, shape: Shape, image: Image, accelerator: str, nvme: bool = True) -> list[str]:
+    """The whole command, to be run in the machine's directory.
+
+    Without ``nvme`` those disks are left out, to be plugged in later: QEMU cannot save a machine that has any.
+    """
     directory = place.directory
     accel, model = "kvm", "host"
     if accelerator == "tcg":
@@ -87,7 +90,7 @@ def command(place: Place, shape: Shape, image: Image, accelerator: str) -> list[
         *topology(shape),
         *("-drive", f"if=none,id=root,file={directory / 'disk.qcow2'},format=qcow2,cache=unsafe,discard=unmap"),
         *("-device", "virtio-blk-pci,drive=root,bus=pcie.0"),
-        *devices(shape, place),
+        *devices(shape, place, nvme),
         *(
             "-kernel",
             str(image.kernel),
@@ -113,7 +116,7 @@ def topology(shape: Shape) -> c.Iterator[str]:
                 yield from ("-numa", f"dist,src={here},dst={there},val={distance}")
 
 
-def devices(shape: Shape, place: Place) -> c.Iterator[str]:
+def devices(shape: Shape, place: Place, nvme: bool) -> c.Iterator[str]:
     """A PCI root bus for every node that has devices, and each device in a slot of its own below it."""
     for node in sorted({device.node for device in shape.devices if device.node is not None}):
         bus = f"bus_nr={FIRST_BUS + BUS_STEP * node}"
@@ -126,12 +129,28 @@ def devices(shape: Shape, place: Place) -> c.Iterator[str]:
             yield from network(number, device, networks, place)
             networks += 1
         elif device.kind == "nvme":
-            file = place.directory / f"nvme{number}.raw"
-            yield from ("-drive", f"if=none,id=disk{number},file={file},format=raw,cache=unsafe")
-            yield from ("-device", f"nvme,drive=disk{number},bus=slot{number},serial=numapin-lab-{number}")
+            if nvme:
+                file = place.directory / f"nvme{number}.raw"
+                yield from ("-drive", f"if=none,id=disk{number},file={file},format=raw,cache=unsafe")
+                yield from ("-device", f"nvme,drive=disk{number},bus=slot{number},serial={serial(number)}")
         else:
             # A device that no driver wants; the machine itself makes it look like a GPU (see image/gpu).
             yield from ("-device", f"pci-testdev,bus=slot{number},addr=0")
+
+
+def plug_nvme(directory: pathlib.Path, shape: Shape) -> None:
+    """Plug in the disks that were left out of the command."""
+    for number, device in enumerate(shape.devices):
+        if device.kind == "nvme":
+            file = {"driver": "file", "filename": str(directory / f"nvme{number}.raw"), "cache": {"no-flush": True}}
+            monitor.execute(directory, "blockdev-add", **{"driver": "raw", "node-name": f"disk{number}", "file": file})
+            place = {"bus": f"slot{number}", "drive": f"disk{number}", "serial": serial(number)}
+            monitor.execute(directory, "device_add", driver="nvme", id=f"nvme{number}", **place)
+
+
+def serial(number: int) -> str:
+    """A disk's serial number."""
+    return f"numapin-lab-{number}"
 
 
 def network(number: int, device: Device, before: int, place: Place) -> c.Iterator[str]:

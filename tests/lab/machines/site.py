@@ -12,10 +12,10 @@ from fleet.console import FleetError, say, show, step
 from fleet.service import make_api_key
 from fleet.settings import REPOSITORY, ansible_playbook
 
-from machines import inventory, machine, shapes
+from machines import inventory, machine, shapes, warm
 from machines.image import Image
 from machines.payload import ENGINE_PYTHON, MODEL_SOURCE
-from machines.places import RUNNING, at_once
+from machines.places import RUNNING
 
 INFERENCE, BALANCERS = "inference", "load_balancers"
 MODEL = "tiny"
@@ -38,20 +38,14 @@ MEMBERS = (
 
 
 def up(purpose: str, image: Image) -> list[machine.Machine]:
-    """Start those members that do not run, from clean disks, and write the inventory.
-
-    An emulated machine keeps two cores busy while it boots, and machines that have to share them wait for one another:
-    a few are booted at a time.
-    """
+    """Start those members that do not run, clean, and write the inventory."""
     running = {one.name: one for one in machine.running(purpose)}
-    fresh = [(number, member) for number, member in enumerate(MEMBERS, 1) if member.name not in running]
-    for begin in range(0, len(fresh), at_once()):
-        started = []
-        for number, member in fresh[begin : begin + at_once()]:
-            shape = shapes.read(member.shape)
-            started.append((machine.start(purpose, member.name, shape, image, number), shape))
-        for one, shape in started:
-            running[one.name] = machine.ready(one, shape, image)
+    fresh = [
+        warm.Wanted(member.name, shapes.read(member.shape), number)
+        for number, member in enumerate(MEMBERS, 1)
+        if member.name not in running
+    ]
+    running |= {one.name: one for one in warm.up(purpose, fresh, image)}
     make_api_key(f"{RUNNING.name}/{purpose}")
     write_inventory(purpose)
     return [running[member.name] for member in MEMBERS]
