@@ -55,6 +55,12 @@ class Booted:
         command, environment = ansible_playbook(*words)
         return run(command, timeout_seconds=PLAYBOOK_SECONDS, environment=environment)
 
+    def reset(self) -> None:
+        """Begin again: what was done to it is gone."""
+        one = warm.Wanted(self.machine.name, shapes.read(self.machine.shape), self.machine.number)
+        (self.machine,) = warm.up(PURPOSE, [one], image.ready())
+        self.files = inventory.write(PURPOSE, machine.running(PURPOSE))
+
     def reboot(self) -> None:
         """Reboot it from inside, and wait for it."""
         machine.reboot(self.machine, self.ssh)
