@@ -133,7 +133,7 @@ lab-facts: lab-image $(DEV) ## numa_facts against numactl, lscpu and lspci, on v
 	@$(STEP) 15m "lab: facts of four machines and of this one" pytest -q -s tests/lab
 
 molecule-lab: lab-image $(DEV) ## the scenario lab: site.yml on dual-socket machines, a reboot of each, testinfra
-	@$(STEP) 20m "molecule: lab" molecule test --scenario-name lab
+	@$(STEP) 30m "molecule: lab" molecule test --scenario-name lab
 
 containers: $(ENVIRONMENT) ## what the demo and molecule need: image, vLLM, model
 	@$(STEP) 20m "containers: image, vLLM, model" python3 tests/containers prepare

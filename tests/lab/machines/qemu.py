@@ -76,8 +76,9 @@ def command(place: Place, shape: Shape, image: Image, accelerator: str, nvme: bo
     accel, model = "kvm", "host"
     if accelerator == "tcg":
         # Page tables of five levels would be walked by the emulator. Linux believes in SMT on Intel's processors only,
-        # unless AMD's have a feature that the emulator lacks.
-        accel, model = "tcg,thread=multi,tb-size=256", "max,la57=off,vendor=GenuineIntel,family=6,model=85,stepping=4"
+        # unless AMD's have a feature that the emulator lacks. For AMD's virtualisation udev would load modules.
+        features = "la57=off,svm=off,vendor=GenuineIntel,family=6,model=85,stepping=4"
+        accel, model = "tcg,thread=multi,tb-size=256", f"max,{features}"
     return [
         "qemu-system-x86_64",
         *("-name", place.name),

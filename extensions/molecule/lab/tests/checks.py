@@ -24,7 +24,7 @@ PROCESSES = 4
 GPUS_OF_A_NODE = 2
 # numastat rounds each figure to 0.01 MiB, and pages come and go between two looks.
 ROUNDING_MIB = 0.5
-NOT_OURS = re.compile(r"sshd\[|kernel: .*(soft lockup|rcu|stall|clocksource)")
+NOT_OURS = re.compile(r"sshd\[|kernel: .*(soft lockup|rcu|stall|clocksource)|systemd-udevd.* is taking a long time")
 
 
 def placement(name: str, plan: dict[str, t.Any], seen: Inside, when: str) -> None:
@@ -120,8 +120,8 @@ def health(name: str, host: t.Any) -> None:
 def complaints(journal: str) -> dict[str, str]:
     """Lines by what stays the same of them from boot to boot.
 
-    Left out: sshd's about whoever looks whether it listens, which is tests/lab, and the kernel's about time that it did
-    not get, which is the emulator's.
+    Left out: sshd's about whoever looks whether it listens, which is tests/lab, and the kernel's and udev's about time
+    that they did not get, which is the emulator's.
     """
     found = {}
     for line in journal.splitlines():
