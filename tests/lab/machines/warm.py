@@ -56,10 +56,16 @@ def up(purpose: str, wanted: c.Sequence[Wanted], image: Image) -> list[Machine]:
 
 
 def start(purpose: str, one: Wanted, image: Image, resume: bool) -> Machine:
-    """Start one; from its saved state when there is one and it may ``resume``."""
+    """Start one; from its saved state when there is one and it may ``resume``. A state that is of no use is removed."""
     state = saved(one, image)
-    booted = state if resume and state.exists() else None
-    return machine.start(purpose, one.name, one.shape, image, one.number, nvme_at_boot=False, booted=booted)
+    wanted = (purpose, one.name, one.shape, image, one.number)
+    if resume and state.exists():
+        try:
+            return machine.start(*wanted, nvme_at_boot=False, booted=state)
+        except FleetError as error:
+            say(f"{error}\nBooting {one.name} instead")
+            state.unlink(missing_ok=True)
+    return machine.start(*wanted, nvme_at_boot=False)
 
 
 def usable(purpose: str, one: Wanted, image: Image, started: Machine) -> Machine:
@@ -69,7 +75,7 @@ def usable(purpose: str, one: Wanted, image: Image, started: Machine) -> Machine
         try:
             machine.wait_for_ssh(started, seconds=RESUME_SECONDS)
         except FleetError as error:
-            say(f"{error}\nIts saved state is of no use: booting {started.name}")
+            say(f"{error}\nBooting {one.name} instead")
             state.unlink(missing_ok=True)
             started = start(purpose, one, image, resume=False)
     if not state.exists():
@@ -87,6 +93,9 @@ def save(started: Machine, state: pathlib.Path) -> None:
         if said.strip():
             raise FleetError(f"QEMU did not save {started.name}: {said.strip()}")
         state.parent.mkdir(exist_ok=True)
+        # The machine was once another.
+        for old in state.parent.glob(f"{started.name}-????????????.qcow2"):
+            old.unlink()
         part = state.with_name(f"{state.name}.{os.getpid()}.part")
         shutil.copyfile(started.directory / "disk.qcow2", part)
         part.rename(state)
