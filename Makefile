@@ -42,10 +42,20 @@ demo: $(ENVIRONMENT) $(DEV) ## two inference hosts and a balancer in containers,
 demo-down: $(ENVIRONMENT) $(DEV) ## remove the demo
 	@tests/containers/demo down
 
+.PHONY: lab lab-shell lab-down
+lab: $(ENVIRONMENT) $(DEV) ## two dual-socket machines and a balancer under QEMU, site.yml run on them
+	@python3 tests/lab lab
+
+lab-shell: ## log in to one of them: make lab-shell HOST=inference1
+	@python3 tests/lab ssh $(or $(HOST),inference1)
+
+lab-down: ## stop them
+	@python3 tests/lab down
+
 ## The contributor's part
 
 .PHONY: test check
-test: check nginx oracle engine fuzz-some sanity units integration lab-facts molecule ## everything, one after the other
+test: check nginx oracle engine fuzz-some sanity units integration lab-facts molecule-lab molecule ## everything, one after the other
 	@now=$$(( $$(date +%s) - NUMAPIN_STARTED )); printf '\n==== all of make test passed in %d:%02d\n' $$((now / 60)) $$((now % 60))
 
 check: lint types unit ## the fast part: lint, types and unit tests, no container
@@ -103,7 +113,7 @@ engine: $(ENVIRONMENT) $(DEV) ## the engine double, and what the real vLLM answe
 engine-real: $(ENVIRONMENT) $(DEV) containers ## the same requests to the double and to the real vLLM, in a container
 	@$(STEP) 20m "the engine double against the real vLLM" tests/engine/against-real
 
-.PHONY: collection sanity units integration containers molecule lab-facts
+.PHONY: collection sanity units integration containers molecule lab-image lab-facts molecule-lab
 collection: $(ENVIRONMENT)
 	@$(STEP) 2m "ansible-galaxy: build and install the collection" tools/ansible-test install
 
@@ -116,9 +126,14 @@ units: collection ## ansible-test units on the built and installed collection
 integration: collection ## ansible-test integration targets on this machine
 	@$(STEP) 10m "ansible-test: integration" tools/ansible-test integration
 
-lab-facts: $(ENVIRONMENT) $(DEV) ## numa_facts against numactl, lscpu and lspci, on virtual machines of four shapes
+lab-image: $(ENVIRONMENT) # what machines of the lab start from
 	@$(STEP) 15m "lab: packages and image" python3 tests/lab prepare
-	@$(STEP) 15m "lab: facts of four machines and of this one" pytest -q -s tests/lab
+
+lab-facts: lab-image $(DEV) ## numa_facts against numactl, lscpu and lspci, on virtual machines of five shapes
+	@$(STEP) 15m "lab: facts of five machines and of this one" pytest -q -s tests/lab
+
+molecule-lab: lab-image $(DEV) ## the scenario lab: site.yml on dual-socket machines, a reboot of each, testinfra
+	@$(STEP) 30m "molecule: lab" molecule test --scenario-name lab
 
 containers: $(ENVIRONMENT) ## what the demo and molecule need: image, vLLM, model
 	@$(STEP) 20m "containers: image, vLLM, model" python3 tests/containers prepare

@@ -4,30 +4,26 @@
 
 """numa_facts against numactl, lscpu, lspci, ethtool, systemd and the files themselves, on machines of several shapes.
 
-Run by ``make lab-facts``, which boots the machines (see machines/observe.py). NUMAPIN_LAB_KEEP=1 judges again what the
-last run observed. Every test compares all it can and then tells every difference at once.
+Run by ``make lab-facts``, which boots the machines (see machines/observe.py and conftest.py). Every test compares all
+it can and then tells every difference at once.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import re
-import signal
 import subprocess
 import sys
 import tarfile
 
 import pytest
-from fleet.console import FleetError
 from fleet.cpus import numbers, spell
 from fleet.settings import BUILD, REPOSITORY
-from machines import shapes
-from machines.observation import PCI_ADDRESS, Comparison, Facts, Observation, load
-from machines.observe import HUGE_PAGES, OBSERVED, THIS_MACHINE, observe
+from machines import qemu, shapes
+from machines.observation import PCI_ADDRESS, Comparison, Facts, Observation
+from machines.observe import HUGE_PAGES
 
-SHAPES = ("two-sockets", "four-nodes", "smt-offline", "one-node")
 # What a run of the module and of numactl itself take from the free memory and give back, beyond what was free before
 # and after. The machine the tests run on does other work as well.
 FREE_MIB = 64
@@ -35,25 +31,6 @@ FREE_SHARE_OF_THIS_MACHINE = 0.25
 CAPTURES = REPOSITORY / "tests" / "captures"
 # Counters and free memory go on while a capture is made.
 MOVING = ("memory_free_mib", "numastat")
-
-
-@pytest.fixture(scope="session")
-def observed() -> None:
-    """Boot the machines and ask everybody, once."""
-    if os.environ.get("NUMAPIN_LAB_KEEP") and OBSERVED.exists():
-        return
-    # At a time limit the machines are stopped as well, not only those who asked them.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        observe(SHAPES)
-    except FleetError as error:
-        pytest.exit(f"The machines could not be observed: {error}", returncode=1)
-
-
-@pytest.fixture(params=[*SHAPES, THIS_MACHINE])
-def machine(request: pytest.FixtureRequest, observed: None) -> Observation:
-    """One machine after the other."""
-    return load(request.param)
 
 
 def test_nodes(machine: Observation) -> None:
@@ -224,6 +201,26 @@ def test_devices(machine: Observation) -> None:
             same.equal(f"{disk['name']} model", disk["model"], theirs.files[f"/sys/class/nvme/{disk['name']}/model"])
 
 
+def test_gpus(machine: Observation) -> None:
+    """Addresses and nodes are lspci's; CPUs, links and nearest network cards follow from where lspci sees them."""
+    theirs = machine.before.pci
+    cpus = {node["id"]: node["cpus"] for node in machine.facts["nodes"]}
+    nodes = {slot: int(one["NUMANode"]) for slot, one in theirs.items() if one["Vendor"] == "10de"}
+    nics = {nic["name"]: nic["node"] for nic in machine.facts["nics"]}
+    with Comparison(machine) as same:
+        same.equal("gpus", {gpu["pci_address"]: gpu["node"] for gpu in machine.facts["gpus"]}, nodes)
+        for gpu in machine.facts["gpus"]:
+            node = nodes[gpu["pci_address"]]
+            same.equal(f"{gpu['pci_address']} cpus", gpu["cpus"], cpus[node])
+            kinds = {link["pci_address"]: link["kind"] for link in gpu["links"]}
+            # The double's GPUs of one node are wired to one another.
+            others = {other: "NV4" if there == node else "SYS" for other, there in nodes.items()}
+            same.equal(f"{gpu['pci_address']} links", {**kinds, gpu["pci_address"]: "NV4"}, others)
+        found = {(pair["gpu"], pair["nic"]) for pair in machine.facts["gpu_nic_pairs"]}
+        near = {(gpu, nic) for gpu, node in nodes.items() for nic, there in nics.items() if there == node}
+        same.equal("pairs", found, near)
+
+
 def address(target: str) -> str | None:
     """The PCI function that a device's directory lies in."""
     found = PCI_ADDRESS.findall(target)
@@ -273,8 +270,8 @@ def test_shape(machine: Observation) -> None:
             distances = list(shape.distances[node["id"]]) if shape.distances else [10]
             same.equal(f"{where} distances", [entry["distance"] for entry in node["distances"]], distances)
         same.equal("packages", len(facts["packages"]), shape.sockets)
-        for kind, name in (("nics", "network"), ("nvme", "nvme")):
-            wanted_nodes = sorted(str(device.node) for device in shape.devices if device.kind == name)
+        for kind, names in (("nics", shapes.NETWORKS), ("nvme", ("nvme",))):
+            wanted_nodes = sorted(str(device.node) for device in shape.devices if device.kind in names)
             same.equal(f"nodes of {kind}", sorted(str(one["node"]) for one in facts[kind]), wanted_nodes)
             same.equal(f"{kind} with vectors", all(one["irqs"] for one in facts[kind]), True)
         for cpu in facts["cpus"]:
@@ -288,7 +285,17 @@ def test_shape(machine: Observation) -> None:
         isolated = [word.partition("=")[2] for word in shape.kernel_options if word.startswith("isolcpus=")]
         same.equal("isolated", facts["kernel"]["isolated_cpus"], "".join(isolated))
         same.equal("irqbalance", facts["kernel"]["irqbalance"], {"active": True})
-        same.equal("gpus", (facts["gpus"], facts["gpu_nic_pairs"]), ([], []))
+        gpus = [device for device in sorted_by_bus(shape) if device.kind == "gpu"]
+        wanted_gpus = [(gpu.node, gpu.name, gpu.memory_mib, "nvml", "nvml") for gpu in gpus]
+        keys = ("node", "name", "memory_total_mib", "node_source", "source")
+        same.equal("gpus", [tuple(gpu[key] for key in keys) for gpu in facts["gpus"]], wanted_gpus)
+        words = [word.split(",")[1] for word in qemu.gpu_words(machine.name, shape)]
+        same.equal("uuids", [gpu["uuid"] for gpu in facts["gpus"]], words)
+
+
+def sorted_by_bus(shape: shapes.Shape) -> list[shapes.Device]:
+    """Devices in the order of their PCI addresses."""
+    return sorted(shape.devices, key=lambda device: -1 if device.node is None else device.node)
 
 
 PARTS = ["cpus", "memory", "gpus", "links", "nics", "nvme", "infiniband", "kernel"]
@@ -305,7 +312,10 @@ def test_capture(machine: Observation) -> None:
 def still(facts: Facts) -> Facts:
     """The facts without what moves."""
     nodes = [{key: value for key, value in node.items() if key not in MOVING} for node in facts["nodes"]]
-    return {**facts, "nodes": nodes}
+    # A GPU's UUID identifies its host: a capture has stand-ins.
+    gpus = [{**gpu, "uuid": None, "links": [{**link, "uuid": None} for link in gpu["links"]]} for gpu in facts["gpus"]]
+    pairs = [{**pair, "gpu_uuid": None} for pair in facts["gpu_nic_pairs"]]
+    return {**facts, "nodes": nodes, "gpus": gpus, "gpu_nic_pairs": pairs}
 
 
 def test_capture_names_nobody(machine: Observation) -> None:
@@ -318,7 +328,8 @@ def test_capture_names_nobody(machine: Observation) -> None:
         content = b"\n".join(file.read() for file in map(archive.extractfile, members) if file is not None)
         names = "\n".join(member.name for member in archive.getmembers())
     text = names + "\n" + content.decode(errors="replace")
-    secrets = ("numapin-lab-", "52:54:00:4c", "52540", "10.0.2.", machine.name)
+    uuids = [gpu["uuid"] for gpu in machine.facts["gpus"]]
+    secrets = ("numapin-lab-", "52:54:00:4c", "52540", "10.0.2.", "10.77.0.", machine.name, *uuids)
     assert [secret for secret in secrets if secret in text] == []
 
 
@@ -353,5 +364,6 @@ def read_capture(path: pathlib.Path) -> Facts:
 
 def test_shapes_can_be_read() -> None:
     """Every shape that lies there is sound, also those that no test boots."""
-    assert set(SHAPES) < set(shapes.names())
+    known = {"gpu-server", "two-sockets", "four-nodes", "smt-offline", "one-node", "sparse", "balancer"}
+    assert known <= set(shapes.names())
     assert all(shapes.read(name).reason for name in shapes.names())

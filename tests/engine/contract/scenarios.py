@@ -32,7 +32,10 @@ def all_of(engine: Engine, say: t.Callable[[str], None]) -> dict[str, t.Any]:
     found: dict[str, t.Any] = {}
     with running(engine) as server:
         say("asking the requests")
-        found.update(serving(server.endpoint))
+        try:
+            found.update(serving(server.endpoint))
+        except (OSError, http.client.HTTPException) as error:
+            raise ContractError(f"the engine answers no more ({error}):\n{server.tail(200)}") from error
         say("SIGTERM when idle")
         server.terminate()
         found["SIGTERM when idle"] = {"exit status": server.wait(END_SECONDS)}

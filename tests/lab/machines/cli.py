@@ -7,18 +7,28 @@
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
+import json
 import os
 import re
+import shlex
 import sys
+import time
 
-from fleet.console import FleetError, say, step
+from fleet.console import STARTED, FleetError, say, step
 
-from machines import image, inventory, machine, shapes
-from machines.places import PURPOSES
+from machines import image, machine, shapes, site, warm
+from machines.places import PURPOSES, at_once
 
+COMMANDS = ("lab", "prepare", "up", "fleet", "site", "reset", "reboot", "down", "status", "ssh", "shapes")
 EPILOG = """Commands:
   prepare            install the packages that are missing and make the image
-  up SHAPE...        start machines from clean disks and wait for them; NAME=SHAPE names one otherwise than its shape
+  up SHAPE...        start clean machines and wait for them; NAME=SHAPE names one otherwise than its shape
+  lab                prepare, fleet, site, and what to do with it
+  fleet              start the fleet of site.yml (two dual-socket machines and a balancer), what runs of it is kept
+  site               run playbooks/site.yml on the fleet
+  reset [NAME...]    start these, or all, anew, as clean as they were
+  reboot [NAME...]   reboot these, or all, from inside, and wait for them
   down [NAME...]     stop these, or all
   status             what runs
   ssh NAME [COMMAND] log in to one, or run a command there
@@ -33,7 +43,7 @@ def main() -> int:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="tests/lab", formatter_class=formatter, epilog=EPILOG)
     parser.add_argument("--purpose", choices=PURPOSES, default="lab", help="whose machines; default: lab, a person's")
-    parser.add_argument("command", choices=("prepare", "up", "down", "status", "ssh", "shapes"))
+    parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("words", nargs=argparse.REMAINDER, metavar="...", help="as listed below")
     given = parser.parse_args()
     try:
@@ -52,6 +62,17 @@ def act(command: str, purpose: str, words: list[str]) -> int:
         prepare()
     elif command == "up":
         up(purpose, words)
+    elif command == "lab":
+        lab(purpose)
+    elif command == "fleet":
+        site.up(purpose, prepare())
+        say(f"Inventory: {site.write_inventory(purpose).inventory}")
+    elif command == "site":
+        site.converge(purpose)
+    elif command == "reset":
+        reset(purpose, words)
+    elif command == "reboot":
+        reboot(purpose, words)
     elif command == "down":
         down(purpose, words)
     elif command == "status":
@@ -72,15 +93,39 @@ def prepare() -> image.Image:
 
 
 def up(purpose: str, words: list[str]) -> None:
-    """Start machines from clean disks, all at once, and wait for them."""
+    """Start clean machines and wait for them."""
     if not words:
         raise FleetError(f"Which machines? Shapes: {', '.join(shapes.names())}.")
     wanted = {name: shapes.read(shape) for name, shape in map(named, words)}
     made = prepare()
-    started = [machine.start(purpose, name, shape, made) for name, shape in wanted.items()]
-    for one in started:
-        machine.ready(one, wanted[one.name], made)
-    say(f"Inventory: {inventory.write(purpose, machine.running(purpose)).inventory}")
+    warm.up(purpose, [warm.Wanted(name, shape, n) for n, (name, shape) in enumerate(wanted.items(), 1)], made)
+    say(f"Inventory: {site.write_inventory(purpose).inventory}")
+
+
+def lab(purpose: str) -> None:
+    """The fleet with site.yml applied, for people: how to look at it and how to break it."""
+    site.up(purpose, prepare())
+    site.converge(purpose)
+    files = site.write_inventory(purpose)
+    message = {"role": "user", "content": "Hello"}
+    question = json.dumps({"model": site.MODEL, "stream": True, "max_tokens": 40, "messages": [message]})
+    print(
+        f"\nReady after {time.monotonic() - STARTED:.0f} s. It stays up until `make lab-down`. vLLM and the GPUs are\n"
+        "doubles; kernels, nodes and placement are real.\n\n"
+        "Ask it:\n"
+        f"  curl -N {site.url(purpose)}/chat/completions -H 'Content-Type: application/json' \\\n"
+        f'    -H "Authorization: Bearer $(cat {shlex.quote(str(files.inventory.with_name("api_key")))})" \\\n'
+        f"    -d '{question}'\n"
+        "Look at it, after make lab-shell (HOST=inference1, inference2 or balancer1):\n"
+        "  numactl -H; lspci | grep NVIDIA; systemctl status 'vllm@*'; numastat -p $(pgrep -u vllm)\n"
+        "Break it there:\n"
+        f"  kill -9 $(systemctl show --value --property=MainPID vllm@{site.MODEL}-n0)  # systemd has it back\n"
+        f"  systemctl stop vllm@{site.MODEL}-n1  # the balancer goes on without it\n"
+        "  reboot  # the same placement, without Ansible\n"
+        "And let it be proved, or named what is wrong:\n"
+        f"  ANSIBLE_COLLECTIONS_PATH=build/dev .venv/bin/ansible-playbook -i {files.inventory} playbooks/verify.yml",
+        flush=True,
+    )
 
 
 def named(word: str) -> tuple[str, str]:
@@ -91,6 +136,34 @@ def named(word: str) -> tuple[str, str]:
     return name, shape if equals else name
 
 
+def reset(purpose: str, names: list[str]) -> None:
+    """Begin again with machines, or all: what was done to them is gone."""
+    chosen = those(purpose, names)
+    wanted = [warm.Wanted(name, shapes.read(one.shape), one.number) for name, one in chosen.items()]
+    made = prepare()
+    with step(f"Resetting {', '.join(chosen)}"):
+        warm.up(purpose, wanted, made)
+    site.write_inventory(purpose)
+
+
+def those(purpose: str, names: list[str]) -> dict[str, machine.Machine]:
+    """The named machines, or all, that run; raises ``FleetError`` for a name that does not."""
+    there = {one.name: one for one in machine.running(purpose)}
+    strangers = [name for name in names if name not in there]
+    if strangers or not there:
+        raise FleetError(f"{', '.join(strangers) or 'No machine'} does not run; {', '.join(there) or 'none'} does.")
+    return {name: there[name] for name in names or there}
+
+
+def reboot(purpose: str, names: list[str]) -> None:
+    """Reboot machines, or all, as many at a time as may boot together."""
+    chosen = those(purpose, names)
+    ssh = ["ssh", "-F", str(site.write_inventory(purpose).ssh_config)]
+    with concurrent.futures.ThreadPoolExecutor(at_once()) as pool:
+        for job in [pool.submit(machine.reboot, one, [*ssh, name]) for name, one in chosen.items()]:
+            job.result()
+
+
 def down(purpose: str, names: list[str]) -> None:
     """Stop machines, or all; what is not there is said, not refused."""
     there = [one.name for one in machine.running(purpose)]
@@ -98,7 +171,7 @@ def down(purpose: str, names: list[str]) -> None:
         say(f"Stopped {name}" if machine.stop(purpose, name) else f"{name} did not run")
     if not names and not there:
         say(f"No machines of purpose {purpose} ran.")
-    inventory.write(purpose, machine.running(purpose))
+    site.write_inventory(purpose)
 
 
 def status() -> None:
@@ -118,5 +191,5 @@ def log_in(purpose: str, words: list[str]) -> None:
         raise FleetError(
             f"Which machine? {', '.join(there) or 'None'} runs. Usage: python3 tests/lab ssh NAME [COMMAND]"
         )
-    files = inventory.write(purpose, machine.running(purpose))
+    files = site.write_inventory(purpose)
     os.execvp("ssh", ["ssh", "-F", str(files.ssh_config), *words])

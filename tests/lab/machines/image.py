@@ -18,6 +18,7 @@ from fleet.console import FleetError, as_root, run, say, step
 from fleet.hosts import ssh_key
 from fleet.settings import REPOSITORY, cache_lock, fingerprint
 
+from machines import payload
 from machines.places import CACHE, LAB, suite
 
 # On this machine; the image's own are below.
@@ -28,6 +29,8 @@ HOST_PACKAGES = [
     "debian-archive-keyring",
     "e2fsprogs",
     "openssh-client",
+    "gcc",
+    "libc6-dev",
 ]
 
 # What a fresh server has, plus the tools that tests hold our own reading against.
@@ -53,6 +56,7 @@ PACKAGES = [
     "pciutils",
     "ethtool",
     "irqbalance",
+    "nginx",
 ]
 # The initrd is our own (see image/build-disk), and nobody reads manuals here.
 LEFT_OUT = ["/etc/kernel/postinst.d/initramfs-tools", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/doc/*"]
@@ -101,7 +105,8 @@ def ready() -> Image:
     if not re.fullmatch(r"[a-z][a-z0-9-]*", suite()):
         raise FleetError(f"NUMAPIN_SUITE={suite()!r} is no Debian suite: give a name such as bookworm or trixie.")
     public_key = ssh_key().with_suffix(".pub")
-    recipe = [PACKAGES, LEFT_OUT, SCRIPT.read_text(encoding="utf-8"), public_key.read_text(encoding="utf-8")]
+    texts = [path.read_text(encoding="utf-8") for path in (SCRIPT, public_key)]
+    recipe = [PACKAGES, LEFT_OUT, *texts, payload.recipe()]
     target = CACHE / f"image-{suite()}-{fingerprint(recipe)}"
     with cache_lock("lab-image"):
         if target.exists():
@@ -110,11 +115,14 @@ def ready() -> Image:
         part = CACHE / "image.part"
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        hook = shlex.join(["bash", str(SCRIPT)]) + ' "$1" ' + shlex.join([str(part), str(public_key)])
+        payload.make(part / "payload")
+        words = [str(part), str(public_key), str(part / "payload")]
+        hook = shlex.join(["bash", str(SCRIPT)]) + ' "$1" ' + shlex.join(words)
         command = ["mmdebstrap", "--variant=minbase", "--format=null", f"--include={','.join(PACKAGES)}"]
         command += [f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT]
         with step(f"Making the lab's image from Debian {suite()} packages (about two minutes)"):
             run(as_root([*command, f"--customize-hook={hook}", suite(), "-"]), timeout_seconds=1800)
+        shutil.rmtree(part / "payload")
         for old in CACHE.glob(f"image-{suite()}-*"):
             shutil.rmtree(old, ignore_errors=True)
         part.rename(target)

@@ -25,8 +25,16 @@ class Files:
     ssh_config: pathlib.Path
 
 
-def write(purpose: str, machines: c.Sequence[Machine]) -> Files:
-    """Write both for the machines of one purpose."""
+def write(
+    purpose: str,
+    machines: c.Sequence[Machine],
+    groups: c.Mapping[str, c.Sequence[str]] | None = None,
+    variables: c.Mapping[str, c.Mapping[str, object]] | None = None,
+) -> Files:
+    """Write both for the machines of one purpose: all are in the group ``lab``, and some in further ``groups``.
+
+    ``variables`` are those of a group by its name.
+    """
     directory = RUNNING / purpose
     directory.mkdir(parents=True, exist_ok=True)
     files = Files(directory / "inventory.yml", directory / "ssh_config")
@@ -42,15 +50,22 @@ def write(purpose: str, machines: c.Sequence[Machine]) -> Files:
         # An emulated machine under load takes its time.
         "ansible_ssh_timeout": 60,
         "ansible_ssh_common_args": f"-F '{files.ssh_config}'",
-        "ansible_ssh_args": "-o ControlMaster=auto -o ControlPersist=60s",
+        # A new connection costs an emulated machine a second, and a test may come minutes after a play.
+        "ansible_ssh_args": "-o ControlMaster=auto -o ControlPersist=600s",
     }
     hosts: dict[str, dict[str, object]] = {}
     for machine in machines:
         # A port may come back with another machine behind it: never reuse the connection to the one before.
         path = f"%(directory)s/numapin-lab-{machine.pid}-{machine.started_ticks}"
-        hosts[machine.name] = {"ansible_port": machine.ssh_port, "ansible_control_path": path}
-    group: dict[str, object] = {"hosts": hosts} if hosts else {}
-    content = {"all": {"vars": connection, "children": {"lab": group}}}
+        hosts[machine.name] = {
+            "ansible_port": machine.ssh_port,
+            "ansible_control_path": path,
+            "lab_fleet_address": machine.fleet_address,
+            "lab_http_port": machine.http_port,
+        }
+    named = {"lab": hosts} | {group: {name: {} for name in names} for group, names in (groups or {}).items() if names}
+    children = {group: {"hosts": own, "vars": dict((variables or {}).get(group, {}))} for group, own in named.items()}
+    content = {"all": {"vars": connection, "children": children if hosts else {"lab": {}}}}
     replace(files.inventory, f"---\n# Written by tests/lab: the machines of purpose {purpose!r}.\n{yaml(content)}")
     return files
 

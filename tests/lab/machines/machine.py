@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import collections.abc as c
 import contextlib
 import dataclasses
 import json
@@ -21,17 +22,19 @@ import typing as t
 from fleet.console import FleetError, last_lines, run, say
 from fleet.settings import cache_lock
 
-from machines import qemu
+from machines import monitor, qemu
 from machines.image import Image
 from machines.places import RUNNING, accelerator
 from machines.shapes import Shape
 
-# Until the SSH server greets: 15 to 35 s under emulation on two CPUs, three times as much on busy ones.
-SSH_SECONDS = {"tcg": 120, "kvm": 60}
+# Until the SSH server greets: 10 to 35 s under emulation on two CPUs, four times as much on busy ones.
+SSH_SECONDS = {"tcg": 180, "kvm": 60}
 # An emulated kernel sometimes hangs before it says its first word, with its processors spinning.
 BOOT_ATTEMPTS = 3
 STOP_SECONDS = 15
 HEARTBEAT_SECONDS = 20
+# The name of the state in a disk that was saved when its machine had booted.
+BOOTED = "booted"
 # A port may be taken between choosing it and QEMU's taking it.
 START_ATTEMPTS = 3
 START_SECONDS = 1.5
@@ -48,10 +51,18 @@ class Machine:
     shape: str
     pid: int
     started_ticks: int
+    number: int
     ssh_port: int
+    http_port: int
     ssh_host_key: str
     accelerator: str
     started_at: float
+    nvme_at_boot: bool = True
+
+    @property
+    def fleet_address(self) -> str:
+        """Where the other machines of its fleet find it."""
+        return f"10.77.0.{self.number}"
 
     @property
     def directory(self) -> pathlib.Path:
@@ -63,44 +74,78 @@ class Machine:
         return ticks(self.pid) == self.started_ticks
 
 
-def start(purpose: str, name: str, shape: Shape, image: Image) -> Machine:
-    """Start a clean machine; one of this purpose and name that runs already is stopped first."""
+def start(
+    purpose: str,
+    name: str,
+    shape: Shape,
+    image: Image,
+    number: int = 1,
+    nvme_at_boot: bool = True,
+    booted: pathlib.Path | None = None,
+) -> Machine:
+    """Start a clean machine; one of this purpose and name that runs already is stopped first.
+
+    ``number`` is its place in its fleet's network; ``booted`` a disk that holds the state BOOTED, to go on from.
+    """
     with cache_lock(f"lab-{purpose}-{name}"):
         stop(purpose, name)
         directory = RUNNING / purpose / name
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
-        overlay = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(image.disk), "-F", "raw"]
-        run([*overlay, str(directory / "disk.qcow2")], timeout_seconds=60)
-        for number, device in enumerate(shape.devices):
+        if booted:
+            shutil.copyfile(booted, directory / "disk.qcow2")
+        else:
+            overlay = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(image.disk), "-F", "raw"]
+            run([*overlay, str(directory / "disk.qcow2")], timeout_seconds=60)
+        for slot, device in enumerate(shape.devices):
             if device.kind == "nvme":
-                with (directory / f"nvme{number}.raw").open("wb") as handle:
+                with (directory / f"nvme{slot}.raw").open("wb") as handle:
                     handle.truncate(qemu.NVME_MIB * 2**20)
-        machine = launch(purpose, name, shape, image)
+        more = ["-loadvm", BOOTED] if booted else []
+        machine = launch(purpose, name, shape, image, number, nvme_at_boot, more)
         record = json.dumps(dataclasses.asdict(machine), indent=2) + "\n"
         (directory / "machine.json").write_text(record, encoding="utf-8")
     say(f"Started {name}: {shape.cpu_count} CPUs, {shape.memory_mib} MiB ({machine.accelerator}, PID {machine.pid})")
     return machine
 
 
-def launch(purpose: str, name: str, shape: Shape, image: Image) -> Machine:
+def launch(
+    purpose: str, name: str, shape: Shape, image: Image, number: int, nvme_at_boot: bool, more: c.Sequence[str]
+) -> Machine:
     """Run QEMU in the background, in a session of its own so that an interrupt here does not reach it."""
     directory = RUNNING / purpose / name
     log = directory / "qemu.log"
     for _attempt in range(START_ATTEMPTS):
-        port, how = free_port(), accelerator()
-        command = qemu.command(name, shape, image, directory, port, how)
+        place, how = qemu.Place(purpose, name, number, free_port(), free_port()), accelerator()
+        command = [*qemu.command(place, shape, image, how, nvme_at_boot), *more]
         with log.open("wb") as output:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                command,
+                cwd=directory,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
             )
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=START_SECONDS)
         if process.poll() is None:
             CHILDREN[process.pid] = process
             started = ticks(process.pid)
-            key = image.ssh_host_key
-            return Machine(purpose, name, shape.name, process.pid, started or 0, port, key, how, time.time())
+            return Machine(
+                purpose,
+                name,
+                shape.name,
+                process.pid,
+                started or 0,
+                number,
+                place.ssh_port,
+                place.http_port,
+                image.ssh_host_key,
+                how,
+                time.time(),
+                nvme_at_boot,
+            )
         if "Could not set up host forwarding rule" not in log.read_text(encoding="utf-8", errors="replace"):
             break
     said = last_lines(log.read_text(encoding="utf-8", errors="replace"))
@@ -114,19 +159,55 @@ def ready(machine: Machine, shape: Shape, image: Image) -> Machine:
             wait_for_ssh(machine)
         except FleetError as error:
             say(f"{error}\nStarting {machine.name} anew")
-            machine = start(machine.purpose, machine.name, shape, image)
+            machine = start(machine.purpose, machine.name, shape, image, machine.number, machine.nvme_at_boot)
         else:
             return machine
     wait_for_ssh(machine)
     return machine
 
 
-def wait_for_ssh(machine: Machine) -> None:
-    """Wait until the SSH server greets; raises ``FleetError`` with the console's last lines when the time is up."""
-    limit = SSH_SECONDS[machine.accelerator]
+def reboot(machine: Machine, ssh: c.Sequence[str]) -> None:
+    """Reboot from inside and wait until it can be used again; ``ssh`` are the words that log in to it.
+
+    A boot that hangs is tried anew, with the same disk. Raises ``FleetError``.
+    """
+    before = boot_id(ssh)
+    # The connection ends with the machine.
+    run([*ssh, "systemctl reboot"], timeout_seconds=60, check=False)
+    for attempt in range(BOOT_ATTEMPTS):
+        began = time.time()
+        try:
+            wait_for_ssh(machine, began, lambda: boot_id(ssh) not in ("", before))
+        except FleetError as error:
+            if attempt == BOOT_ATTEMPTS - 1:
+                raise
+            say(f"{error}\nResetting {machine.name}")
+            monitor.execute(machine.directory, "system_reset")
+        else:
+            return
+
+
+def boot_id(ssh: c.Sequence[str]) -> str:
+    """The kernel's name for the boot that a machine is in; empty while nobody can log in."""
+    return run([*ssh, "cat /proc/sys/kernel/random/boot_id"], timeout_seconds=90, check=False).strip()
+
+
+def wait_for_ssh(
+    machine: Machine,
+    began: float | None = None,
+    is_new: c.Callable[[], bool] = lambda: True,
+    seconds: int | None = None,
+) -> None:
+    """Wait until the SSH server greets; raises ``FleetError`` with the console's last lines when the time is up.
+
+    ``began``: when the boot did, if not with QEMU; ``is_new``: whether who greets is the one that is waited for;
+    ``seconds``: how long it may take, if not as long as a boot.
+    """
+    limit = seconds or SSH_SECONDS[machine.accelerator]
     heartbeat = time.monotonic() + HEARTBEAT_SECONDS
-    deadline = machine.started_at + limit
-    while not greets(machine.ssh_port):
+    began = machine.started_at if began is None else began
+    deadline = began + limit
+    while not (greets(machine.ssh_port) and is_new()):
         if not machine.runs():
             raise FleetError(f"{machine.name} ended while it booted.\n{what_it_said(machine)}")
         if time.time() > deadline:
@@ -135,10 +216,10 @@ def wait_for_ssh(machine: Machine) -> None:
                 f"{what_it_said(machine)}"
             )
         if time.monotonic() > heartbeat:
-            say(f"  … {machine.name} is still booting ({time.time() - machine.started_at:.0f} s of at most {limit} s)")
+            say(f"  … {machine.name} is still booting ({time.time() - began:.0f} s of at most {limit} s)")
             heartbeat += HEARTBEAT_SECONDS
         time.sleep(0.3)
-    say(f"{machine.name} answers after {time.time() - machine.started_at:.1f} s")
+    say(f"{machine.name} answers after {time.time() - began:.1f} s")
 
 
 def stop(purpose: str, name: str) -> bool:

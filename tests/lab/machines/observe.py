@@ -13,16 +13,15 @@ from __future__ import annotations
 import collections.abc as c
 import concurrent.futures
 import contextlib
-import os
 import pathlib
 import shutil
 import sys
 
-from fleet.console import FleetError, run, say, step
+from fleet.console import run, say, step
 from fleet.settings import BUILD, ansible_playbook
 
 from machines import image, inventory, machine, shapes
-from machines.places import LAB
+from machines.places import LAB, at_once
 
 OBSERVED = BUILD / "lab-facts"
 THIS_MACHINE = "this-machine"
@@ -34,18 +33,6 @@ PURPOSE = "facts"
 TOOL_PACKAGES = ["numactl", "pciutils", "ethtool", "util-linux"]
 # A pool that is not empty, on one node only: 0 everywhere would agree with a reader that reads nothing.
 HUGE_PAGES = 3
-# An emulated machine keeps two cores busy: its CPUs wait for one another, and on a crowded machine they wait for ever.
-CORES_OF_ONE = 2
-MOST_AT_ONCE = 4
-
-
-def at_once() -> int:
-    """NUMAPIN_LAB_AT_ONCE: how many machines run at a time."""
-    fitting = max(1, min(len(os.sched_getaffinity(0)) // CORES_OF_ONE, MOST_AT_ONCE))
-    text = os.environ.get("NUMAPIN_LAB_AT_ONCE") or str(fitting)
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 16:
-        raise FleetError(f"NUMAPIN_LAB_AT_ONCE is {text!r}; it may be 1 to 16.")
-    return int(text)
 
 
 def observe(names: c.Sequence[str], observed: pathlib.Path = OBSERVED) -> None:

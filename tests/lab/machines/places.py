@@ -16,8 +16,12 @@ LAB = REPOSITORY / "tests" / "lab"
 CACHE = REPOSITORY / ".cache" / "lab"
 RUNNING = BUILD / "lab"
 
-# Machines of one purpose never disturb those of another: a person's, the tests' of numa_facts.
-PURPOSES = ("lab", "facts")
+# Machines of one purpose never disturb those of another: a person's, those of numa_facts' tests, molecule's, other
+# tests'.
+PURPOSES = ("lab", "facts", "molecule", "tests")
+# An emulated machine keeps two cores busy: its CPUs wait for one another, and on a crowded machine they wait for ever.
+CORES_OF_ONE = 2
+MOST_AT_ONCE = 4
 
 ACCELERATORS = ("kvm", "tcg")
 
@@ -41,3 +45,12 @@ def accelerator() -> str:
     flags = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split()
     usable = os.access("/dev/kvm", os.R_OK | os.W_OK) and ("vmx" in flags or "svm" in flags)
     return "kvm" if usable else "tcg"
+
+
+def at_once() -> int:
+    """NUMAPIN_LAB_AT_ONCE: how many machines boot, or are observed, at a time."""
+    fitting = max(1, min(len(os.sched_getaffinity(0)) // CORES_OF_ONE, MOST_AT_ONCE))
+    text = os.environ.get("NUMAPIN_LAB_AT_ONCE") or str(fitting)
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 16:
+        raise FleetError(f"NUMAPIN_LAB_AT_ONCE is {text!r}; it may be 1 to 16.")
+    return int(text)

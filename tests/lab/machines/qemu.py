@@ -9,18 +9,26 @@ from __future__ import annotations
 import collections.abc as c
 import hashlib
 import pathlib
+import typing as t
+import uuid
 
 from fleet.cpus import numbers
 
+from machines import monitor
 from machines.image import Image
-from machines.shapes import Device, Shape
+from machines.places import RUNNING
+from machines.shapes import NETWORKS, Device, Shape
 
 # The network with this address is the one that carries SSH; image/build-disk gives it its IP address.
 MANAGEMENT_MAC = "52:54:00:4c:00:00"
+# The network between the machines of a fleet: image/build-disk gives number N of this address 10.77.0.N.
+FLEET_MAC = "52:54:00:4c:01:"
+FLEET_NUMBERS = range(1, 10)
 # Root buses of the nodes, as far apart as a bus has room below it.
 FIRST_BUS = 0x40
 BUS_STEP = 0x10
 NVME_MIB = 64
+SSH_PORT, HTTP_PORT = 22, 80
 
 # Emulated code is slow code: nothing that only guards a real machine, nothing that only talks to a console. What the
 # collection reads or sets is left as Debian has it.
@@ -44,28 +52,54 @@ KERNEL_OPTIONS = [
 ]
 
 
-def command(
-    name: str, shape: Shape, image: Image, directory: pathlib.Path, ssh_port: int, accelerator: str
-) -> list[str]:
-    """The whole command; its files lie in ``directory``: disk.qcow2, nvmeN.raw, serial.log."""
+class Place(t.NamedTuple):
+    """What is this machine's alone: its name, its number in its fleet, its files and its ports on the loopback."""
+
+    purpose: str
+    name: str
+    number: int
+    ssh_port: int
+    http_port: int
+
+    @property
+    def directory(self) -> pathlib.Path:
+        """Where its files lie: disk.qcow2, nvmeN.qcow2, serial.log."""
+        return RUNNING / self.purpose / self.name
+
+
+def command(place: Place, shape: Shape, image: Image, accelerator: str, nvme: bool = True) -> list[str]:
+    """The whole command, to be run in the machine's directory.
+
+    Without ``nvme`` those disks are left out, to be plugged in later: QEMU cannot save a machine that has any.
+    """
+    directory = place.directory
     accel, model = "kvm", "host"
     if accelerator == "tcg":
         # Page tables of five levels would be walked by the emulator. Linux believes in SMT on Intel's processors only,
-        # unless AMD's have a feature that the emulator lacks.
-        accel, model = "tcg,thread=multi,tb-size=256", "max,la57=off,vendor=GenuineIntel,family=6,model=85,stepping=4"
+        # unless AMD's have a feature that the emulator lacks. For AMD's virtualisation udev would load modules.
+        features = "la57=off,svm=off,vendor=GenuineIntel,family=6,model=85,stepping=4"
+        accel, model = "tcg,thread=multi,tb-size=256", f"max,{features}"
     return [
         "qemu-system-x86_64",
-        *("-name", name),
+        *("-name", place.name),
         *("-machine", "q35", "-accel", accel, "-cpu", model),
         *("-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none"),
+        *("-qmp", f"unix:{monitor.SOCKET},server=on,wait=off"),
         *("-serial", f"file:{directory / 'serial.log'}"),
         *("-smp", f"{shape.cpu_count},sockets={shape.sockets},cores={shape.cores},threads={shape.threads}"),
         *("-m", f"{shape.memory_mib}M"),
         *topology(shape),
         *("-drive", f"if=none,id=root,file={directory / 'disk.qcow2'},format=qcow2,cache=unsafe,discard=unmap"),
         *("-device", "virtio-blk-pci,drive=root,bus=pcie.0"),
-        *devices(shape, directory, ssh_port),
-        *("-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", kernel_command_line(name, shape)),
+        *devices(shape, place, nvme),
+        *(
+            "-kernel",
+            str(image.kernel),
+            "-initrd",
+            str(image.initrd),
+            "-append",
+            kernel_command_line(place.name, shape),
+        ),
     ]
 
 
@@ -83,36 +117,81 @@ def topology(shape: Shape) -> c.Iterator[str]:
                 yield from ("-numa", f"dist,src={here},dst={there},val={distance}")
 
 
-def devices(shape: Shape, directory: pathlib.Path, ssh_port: int) -> c.Iterator[str]:
+def devices(shape: Shape, place: Place, nvme: bool) -> c.Iterator[str]:
     """A PCI root bus for every node that has devices, and each device in a slot of its own below it."""
     for node in sorted({device.node for device in shape.devices if device.node is not None}):
         bus = f"bus_nr={FIRST_BUS + BUS_STEP * node}"
         yield from ("-device", f"pxb-pcie,id=node{node},bus=pcie.0,numa_node={node},{bus}")
+    networks = 0
     for number, device in enumerate(shape.devices):
         bus = "pcie.0" if device.node is None else f"node{device.node}"
         yield from ("-device", f"pcie-root-port,id=slot{number},bus={bus},chassis={number + 1}")
-        yield from in_slot(number, device, directory, ssh_port)
+        if device.kind in NETWORKS:
+            yield from network(number, device, networks, place)
+            networks += 1
+        elif device.kind == "nvme":
+            if nvme:
+                file = place.directory / f"nvme{number}.raw"
+                yield from ("-drive", f"if=none,id=disk{number},file={file},format=raw,cache=unsafe")
+                yield from ("-device", f"nvme,drive=disk{number},bus=slot{number},serial={serial(number)}")
+        else:
+            # A device that no driver wants; the machine itself makes it look like a GPU (see image/gpu).
+            yield from ("-device", f"pci-testdev,bus=slot{number},addr=0")
 
 
-def in_slot(number: int, device: Device, directory: pathlib.Path, ssh_port: int) -> c.Iterator[str]:
-    """One device; the first network forwards a port of this machine's loopback to SSH, others lead nowhere."""
-    if device.kind == "nvme":
-        yield from ("-drive", f"if=none,id=disk{number},file={directory / f'nvme{number}.raw'},format=raw,cache=unsafe")
-        yield from ("-device", f"nvme,drive=disk{number},bus=slot{number},serial=numapin-lab-{number}")
-        return
-    way = f"hostfwd=tcp:127.0.0.1:{ssh_port}-:22" if number == 0 else "restrict=on"
-    mac = MANAGEMENT_MAC if number == 0 else f"{MANAGEMENT_MAC[:-2]}{number:02x}"
-    yield from ("-netdev", f"user,id=network{number},{way}")
-    yield from (
-        "-device",
-        f"virtio-net-pci,netdev=network{number},bus=slot{number},mac={mac},mq=on,vectors=10,romfile=",
-    )
+def plug_nvme(directory: pathlib.Path, shape: Shape) -> None:
+    """Plug in the disks that were left out of the command."""
+    for number, device in enumerate(shape.devices):
+        if device.kind == "nvme":
+            file = {"driver": "file", "filename": str(directory / f"nvme{number}.raw"), "cache": {"no-flush": True}}
+            monitor.execute(directory, "blockdev-add", **{"driver": "raw", "node-name": f"disk{number}", "file": file})
+            place = {"bus": f"slot{number}", "drive": f"disk{number}", "serial": serial(number)}
+            monitor.execute(directory, "device_add", driver="nvme", id=f"nvme{number}", **place)
+
+
+def serial(number: int) -> str:
+    """A disk's serial number."""
+    return f"numapin-lab-{number}"
+
+
+def network(number: int, device: Device, before: int, place: Place) -> c.Iterator[str]:
+    """One network card: the first leads to this machine's loopback, the second to the fleet, others nowhere."""
+    mac = f"{MANAGEMENT_MAC[:-2]}{number:02x}"
+    way = "user,restrict=on"
+    if before == 0:
+        mac = MANAGEMENT_MAC
+        forwarded = ((place.ssh_port, SSH_PORT), (place.http_port, HTTP_PORT))
+        way = "user" + "".join(f",hostfwd=tcp:127.0.0.1:{here}-:{there}" for here, there in forwarded)
+    elif before == 1:
+        mac = f"{FLEET_MAC}{place.number:02x}"
+        way = f"socket,mcast={fleet_group(place.purpose)},localaddr=127.0.0.1"
+    card = "vmxnet3" if device.kind == "queues" else "virtio-net-pci"
+    vectors = "" if device.kind == "queues" else ",mq=on,vectors=10"
+    yield from ("-netdev", f"{way},id=network{number}")
+    yield from ("-device", f"{card},netdev=network{number},bus=slot{number},mac={mac}{vectors},romfile=")
+
+
+def fleet_group(purpose: str) -> str:
+    """Group and port of the multicast that is a fleet's wire; it does not leave this machine's loopback.
+
+    Nothing has to be set up for it, and a machine may come and go. Each checkout and purpose has its own.
+    """
+    digest = hashlib.sha256(f"{RUNNING} {purpose}".encode()).digest()
+    return f"239.{digest[0]}.{digest[1]}.{digest[2]}:{20000 + digest[3]}"
+
+
+def gpu_words(name: str, shape: Shape) -> c.Iterator[str]:
+    """A word of the kernel command line for each GPU, in the order of their PCI addresses."""
+    found = [(device.node or 0, number, device) for number, device in enumerate(shape.devices) if device.kind == "gpu"]
+    for node, number, device in sorted(found, key=lambda one: one[:2]):
+        identity = uuid.uuid5(uuid.NAMESPACE_DNS, f"gpu{number}.{name}.lab.invalid")
+        yield f"lab.gpu={node},GPU-{identity},{device.memory_mib},{device.name.replace(' ', '_')}"
 
 
 def kernel_command_line(name: str, shape: Shape) -> str:
-    """The options all machines share, and this one's name, identity and offline CPUs."""
+    """The options all machines share, and this one's name, identity, GPUs and offline CPUs."""
     machine_id = hashlib.sha256(f"numapin lab {name}".encode()).hexdigest()[:32]
     own = [f"systemd.hostname={name}", f"systemd.machine_id={machine_id}"]
     if shape.offline_cpus:
         own.append("lab.offline=" + ",".join(map(str, sorted(numbers(shape.offline_cpus)))))
-    return " ".join([*KERNEL_OPTIONS, *own, *shape.kernel_options])
+    return " ".join([*KERNEL_OPTIONS, *own, *gpu_words(name, shape), *shape.kernel_options])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import re
 import typing as t
 
 import tomllib
@@ -15,7 +16,8 @@ from fleet.console import FleetError
 from fleet.cpus import numbers
 
 SHAPES = pathlib.Path(__file__).resolve().parents[1] / "shapes"
-DEVICE_KINDS = ("network", "nvme")
+DEVICE_KINDS = ("network", "queues", "nvme", "gpu")
+NETWORKS = ("network", "queues")
 # QEMU wants memory in whole pages of any size; the kernel wants its first node to hold it and the boot.
 MEMORY_STEP_MIB = 64
 LOCAL_DISTANCE = 10
@@ -32,10 +34,17 @@ class Node:
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-    """One PCI device (``network``: virtio-net, ``nvme``: a disk) and the node it hangs on; none is unknown."""
+    """One PCI device and the node it hangs on; none is unknown.
+
+    ``network``: virtio-net; ``queues``: a network card with a queue, and so a vector that can be moved, for each CPU
+    (vmxnet3); ``nvme``: a disk; ``gpu``: a spare device that sysfs and NVML call an NVIDIA GPU (see image/gpu), with
+    its ``name`` and ``memory_mib``.
+    """
 
     kind: str
     node: int | None = None
+    name: str = ""
+    memory_mib: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +53,8 @@ class Shape:
 
     cores: per socket; threads: per core; offline_cpus: a cpulist, taken offline while the machine boots; distances: a
     row per node, empty for the firmware that tells nothing of NUMA, which is right for one node only; kernel_options:
-    added to the kernel command line. The first device is the network that carries SSH.
+    added to the kernel command line. The first device is the network that carries SSH; the second network is the one
+    between the machines of a fleet.
     """
 
     name: str
@@ -107,6 +117,11 @@ def check(shape: Shape) -> None:
         need(device.kind in DEVICE_KINDS, f"a device is {device.kind!r}; it may be one of {', '.join(DEVICE_KINDS)}")
         known = device.node is None or (shape.distances and device.node in range(len(shape.nodes)))
         need(known, f"a device is on node {device.node}, which this machine does not have")
+        described = re.fullmatch(r"[A-Za-z0-9 .-]+", device.name) and device.memory_mib > 0 and device.node is not None
+        if device.kind == "gpu":
+            need(described, "a GPU needs a node, a name of letters, digits, spaces, '.' and '-', and memory_mib")
+        else:
+            need(not device.name and not device.memory_mib, f"name and memory_mib are a GPU's, not a {device.kind}'s")
     need(shape.devices[:1] and shape.devices[0].kind == "network", "the first device must be the network, for SSH")
 
 

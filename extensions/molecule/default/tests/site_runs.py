@@ -16,7 +16,7 @@ import typing as t
 
 import yaml
 
-REPOSITORY = pathlib.Path(__file__).parents[4]
+REPOSITORY = pathlib.Path(__file__).resolve().parents[4]
 INVENTORY = pathlib.Path(os.environ.get("NUMAPIN_INVENTORY", REPOSITORY / "build" / "molecule" / "inventory.yml"))
 
 Model = dict[str, t.Any]

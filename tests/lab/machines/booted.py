@@ -1,0 +1,66 @@
+# Copyright (c) 2026, numapin.inference contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A machine of one shape for tests that do things to it: log in, run playbooks, reboot, begin again."""
+
+from __future__ import annotations
+
+import collections.abc as c
+import contextlib
+import dataclasses
+import pathlib
+
+from fleet.console import run
+from fleet.settings import ansible_playbook
+
+from machines import image, inventory, machine, shapes, warm
+
+PURPOSE = "tests"
+COMMAND_SECONDS = 180
+PLAYBOOK_SECONDS = 600
+
+
+@dataclasses.dataclass
+class Booted:
+    """A running machine; its name in the inventory is its shape's."""
+
+    machine: machine.Machine
+    files: inventory.Files
+
+    @classmethod
+    @contextlib.contextmanager
+    def of(cls, shape: str) -> c.Iterator[Booted]:
+        """Boot one, and stop it in the end."""
+        image.install_packages()
+        made, wanted = image.ready(), shapes.read(shape)
+        try:
+            (started,) = warm.up(PURPOSE, [warm.Wanted(shape, wanted, 1)], made)
+            yield cls(started, inventory.write(PURPOSE, machine.running(PURPOSE)))
+        finally:
+            machine.stop(PURPOSE, shape)
+
+    @property
+    def ssh(self) -> list[str]:
+        """The words that log in."""
+        return ["ssh", "-F", str(self.files.ssh_config), self.machine.name]
+
+    def run(self, script: str, check: bool = True) -> str:
+        """What a script for bash prints; ``FleetError`` when it fails and ``check`` is true."""
+        return run([*self.ssh, "bash"], stdin=script, timeout_seconds=COMMAND_SECONDS, check=check)
+
+    def playbook(self, path: pathlib.Path, *arguments: str) -> str:
+        """Run a playbook on this machine, the one host of the inventory that it may touch."""
+        words = [f"--inventory={self.files.inventory}", f"--limit={self.machine.name},localhost", *arguments, str(path)]
+        command, environment = ansible_playbook(*words)
+        return run(command, timeout_seconds=PLAYBOOK_SECONDS, environment=environment)
+
+    def reset(self) -> None:
+        """Begin again: what was done to it is gone."""
+        one = warm.Wanted(self.machine.name, shapes.read(self.machine.shape), self.machine.number)
+        (self.machine,) = warm.up(PURPOSE, [one], image.ready())
+        self.files = inventory.write(PURPOSE, machine.running(PURPOSE))
+
+    def reboot(self) -> None:
+        """Reboot it from inside, and wait for it."""
+        machine.reboot(self.machine, self.ssh)
