@@ -16,8 +16,8 @@ LAB = REPOSITORY / "tests" / "lab"
 CACHE = REPOSITORY / ".cache" / "lab"
 RUNNING = BUILD / "lab"
 
-# Machines of one purpose never disturb those of another: a person's, the tests' of numa_facts.
-PURPOSES = ("lab", "facts")
+# Machines of one purpose never disturb those of another: a person's, the tests' of numa_facts, of interrupts.
+PURPOSES = ("lab", "facts", "irqs")
 
 ACCELERATORS = ("kvm", "tcg")
 
