@@ -93,7 +93,7 @@ class Kernel(Host):
     with what is written and returns an error or 0.
     """
 
-    def __init__(self, root: Path, refusals: dict[int, list[int] | t.Callable[[str], int]] | None = None) -> None:
+    def __init__(self, root: Path, refusals: t.Mapping[int, list[int] | t.Callable[[str], int]] | None = None) -> None:
         super().__init__(str(root))
         self.refusals = refusals or {}
         self.writes: list[tuple[str, str]] = []

@@ -188,7 +188,7 @@ def test_rules_that_disagree(tmp_path: Path) -> None:
 
 
 def test_every_fault_is_named_at_once(tmp_path: Path) -> None:
-    rules = [{"devices": {"netdev": "eth9"}}, {"devices": {"netdev": "eth0"}, "cpus": "99"}]
+    rules: list[dict[str, t.Any]] = [{"devices": {"netdev": "eth9"}}, {"devices": {"netdev": "eth0"}, "cpus": "99"}]
     assert [line.partition(":")[0] for line in fault(irq_trees.lay_out(tmp_path), *rules).splitlines()] == [
         "rule 1",
         "rule 2",
