@@ -215,7 +215,7 @@ def serve(keeper: Keeper) -> t.NoReturn:
             status = keeper.status
             if not ready:
                 say(summary(run))
-        except NumapinError as error:
+        except (NumapinError, OSError) as error:
             status = f"failed: {error}".replace("\n", "; ")
             say(status)
         notify(f"STATUS={status}" + ("" if ready else "\nREADY=1"))
