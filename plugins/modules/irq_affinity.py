@@ -100,7 +100,7 @@ options:
             type: str
       target:
         description:
-          - V(local) is the NUMA node of each device, V({node: 1}) that one.
+          - "V(local) is the NUMA node of each device, V({node: 1}) that one."
           - A device of which the firmware tells no node is an error; give the node, or O(rules[].cpus).
           - The default is V(local) unless O(rules[].cpus) is given.
         type: raw
