@@ -55,7 +55,7 @@ lab-down: ## stop them
 ## The contributor's part
 
 .PHONY: test check
-test: check nginx oracle engine fuzz-some sanity units integration lab-facts molecule-lab molecule ## everything, one after the other
+test: check nginx oracle engine fuzz-some sanity units integration lab-facts lab-machines lab-irqs molecule-lab molecule ## everything, one after the other
 	@now=$$(( $$(date +%s) - NUMAPIN_STARTED )); printf '\n==== all of make test passed in %d:%02d\n' $$((now / 60)) $$((now % 60))
 
 check: lint types unit ## the fast part: lint, types and unit tests, no container
@@ -113,7 +113,7 @@ engine: $(ENVIRONMENT) $(DEV) ## the engine double, and what the real vLLM answe
 engine-real: $(ENVIRONMENT) $(DEV) containers ## the same requests to the double and to the real vLLM, in a container
 	@$(STEP) 20m "the engine double against the real vLLM" tests/engine/against-real
 
-.PHONY: collection sanity units integration containers molecule lab-image lab-facts molecule-lab
+.PHONY: collection sanity units integration containers molecule lab-image lab-facts lab-machines lab-irqs molecule-lab
 collection: $(ENVIRONMENT)
 	@$(STEP) 2m "ansible-galaxy: build and install the collection" tools/ansible-test install
 
@@ -129,8 +129,14 @@ integration: collection ## ansible-test integration targets on this machine
 lab-image: $(ENVIRONMENT) # what machines of the lab start from
 	@$(STEP) 15m "lab: packages and image" python3 tests/lab prepare
 
-lab-facts: lab-image $(DEV) ## numa_facts against numactl, lscpu and lspci, on virtual machines of five shapes
-	@$(STEP) 15m "lab: facts of five machines and of this one" pytest -q -s tests/lab
+lab-facts: lab-image $(DEV) ## numa_facts against numactl, lscpu and lspci, and plans, on virtual machines of five shapes
+	@$(STEP) 15m "lab: facts of five machines and of this one" pytest -q -s tests/lab/test_facts.py tests/lab/test_plans.py
+
+lab-machines: lab-image $(DEV) ## the lab's machines themselves: what can be moved in them and what not, a reset
+	@$(STEP) 10m "lab: machines" pytest -q -s tests/lab/test_machines.py
+
+lab-irqs: lab-image $(DEV) ## irq_affinity on a virtual machine: links, drivers, queues, irqbalance, a reboot
+	@$(STEP) 10m "lab: interrupts placed, kept, put back" pytest -q -s tests/lab/test_irqs.py
 
 molecule-lab: lab-image $(DEV) ## the scenario lab: site.yml on dual-socket machines, a reboot of each, testinfra
 	@$(STEP) 30m "molecule: lab" molecule test --scenario-name lab

@@ -162,11 +162,14 @@ def network(number: int, device: Device, before: int, place: Place) -> c.Iterato
         mac = MANAGEMENT_MAC
         forwarded = ((place.ssh_port, SSH_PORT), (place.http_port, HTTP_PORT))
         way = "user" + "".join(f",hostfwd=tcp:127.0.0.1:{here}-:{there}" for here, there in forwarded)
+    elif device.queues > 1:
+        # QEMU makes the tap and takes it away with itself.
+        way = f"tap,script=no,downscript=no,queues={device.queues}"
     elif before == 1:
         mac = f"{FLEET_MAC}{place.number:02x}"
         way = f"socket,mcast={fleet_group(place.purpose)},localaddr=127.0.0.1"
     card = "vmxnet3" if device.kind == "queues" else "virtio-net-pci"
-    vectors = "" if device.kind == "queues" else ",mq=on,vectors=10"
+    vectors = "" if device.kind == "queues" else f",mq=on,vectors={2 * device.queues + 8}"
     yield from ("-netdev", f"{way},id=network{number}")
     yield from ("-device", f"{card},netdev=network{number},bus=slot{number},mac={mac}{vectors},romfile=")
 

@@ -39,12 +39,15 @@ class Device:
     ``network``: virtio-net; ``queues``: a network card with a queue, and so a vector that can be moved, for each CPU
     (vmxnet3); ``nvme``: a disk; ``gpu``: a spare device that sysfs and NVML call an NVIDIA GPU (see image/gpu), with
     its ``name`` and ``memory_mib``.
+
+    A ``network`` with several queues hangs on a tap of this machine, which takes root; others need no rights.
     """
 
     kind: str
     node: int | None = None
     name: str = ""
     memory_mib: int = 0
+    queues: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +125,8 @@ def check(shape: Shape) -> None:
             need(described, "a GPU needs a node, a name of letters, digits, spaces, '.' and '-', and memory_mib")
         else:
             need(not device.name and not device.memory_mib, f"name and memory_mib are a GPU's, not a {device.kind}'s")
+        several = device.queues == 1 or (device.kind == "network" and device is not shape.devices[0])
+        need(several and 1 <= device.queues <= 8, f"queues is {device.queues}; a network but the first has 1 to 8")
     need(shape.devices[:1] and shape.devices[0].kind == "network", "the first device must be the network, for SSH")
 
 
