@@ -27,6 +27,7 @@ from ansible_collections.numapin.inference.plugins.module_utils._hugetlb import 
 from ansible_collections.numapin.inference.plugins.module_utils._program import PROGRAM_DIRECTORY, program
 from ansible_collections.numapin.inference.plugins.module_utils._snapshot import Snapshot
 from ansible_collections.numapin.inference.plugins.module_utils._systemd import Systemd
+from ansible_collections.numapin.inference.plugins.module_utils._tuning import POOL_SYSCTLS, pool_drift
 
 if t.TYPE_CHECKING:
     from ansible_collections.numapin.inference.plugins.module_utils._host import Host
@@ -36,7 +37,6 @@ NAME = "hugepages"
 _PROGRAM = f"{PROGRAM_DIRECTORY}/hugepages.pyz"
 _WANTS = f"{_hugetlb_mount.UNIT_DIRECTORY}/sysinit.target.wants"
 _SHM_GROUP_NAME = "vm.hugetlb_shm_group"
-_COMPETING = ("vm.nr_hugepages", "vm.nr_hugepages_mempolicy", _SHM_GROUP_NAME)
 _SERVICE_TEXT = f"""{_hugetlb_mount.MANAGED}
 [Unit]
 Description=Huge pages for each NUMA node
@@ -101,7 +101,7 @@ class Hugepages:
         wanted = _hugetlb.resolve(machine, wish.pools)
         given_up = self._given_up(machine, kept, wanted)
         steps = _hugetlb.plan_pools(machine, [*wanted, *given_up], force=wish.force, floor_mib=wish.floor_mib)
-        drift = self._drift(machine)
+        drift = pool_drift(host, machine)
         mounts = _MountPlan(host, wish.mounts, {size_kib for size_kib, _node in machine.pools})
         files = self._plan_files(wish, wanted, mounts)
         mounts.removed = [
@@ -124,7 +124,7 @@ class Hugepages:
         self._record(outcomes, mounts, shm_before, shm_after)
         self._warnings += [outcome.sentence() for outcome in outcomes if outcome.short and not outcome.needs_boot]
         if wanted or wish.shm_gid is not None:
-            competitors = sysctl_assignments(host, _COMPETING)
+            competitors = sysctl_assignments(host, POOL_SYSCTLS)
             self._warnings += [
                 f"{found.sentence}: it fights what is set here whenever sysctl --system is run; remove that line"
                 for found in competitors
@@ -212,19 +212,6 @@ class Hugepages:
         if not wish.pools and not wish.mounts and wish.shm_gid is None:
             names = list(self._snapshot.read())
         self._snapshot.forget(names)
-
-    def _drift(self, machine: _hugetlb.Machine) -> list[str]:
-        """Where the running host is not what its boot configuration sets."""
-        text = self._host.read_text(_hugetlb_boot.CONFIG_PATH)
-        if text is None:
-            return []
-        drift = []
-        for want in _hugetlb_boot.parse_config(text).pools:
-            pool = machine.pools.get((want.size_kib, want.node))
-            now = "no such pool" if pool is None else f"{pool.persistent} pages"
-            if pool is None or pool.persistent != want.pages:
-                drift.append(f"{_hugetlb.pool_name(want.size_kib, want.node)}: {want.pages} pages at boot, {now} now")
-        return drift
 
     # Files
 
