@@ -6,9 +6,9 @@
 
 """Settings of the kernel that concern placement: what there is, what is wanted, who else sets it, and how it was.
 
-Three kinds: sysctls, the mode of transparent huge pages, and the governor of every cpufreq policy. A kernel without one
-of them is no failure: the setting is ``unsupported``. What is no longer wanted goes back to what it was before the
-first change; wanting nothing restores everything.
+Four kinds: sysctls, the mode of transparent huge pages, the governor of every cpufreq policy, and the daemon that keeps
+NVIDIA's driver ready (its persistence mode). A host without one of them is no failure: the setting is ``unsupported``.
+What is no longer wanted goes back to what it was before the first change; wanting nothing restores everything.
 
 Kernel sources: Documentation/admin-guide/sysctl/, Documentation/admin-guide/mm/transhuge.rst,
 Documentation/admin-guide/pm/cpufreq.rst.
@@ -21,6 +21,7 @@ import json
 import re
 import typing as t
 
+from ansible_collections.numapin.inference.plugins.module_utils import _services
 from ansible_collections.numapin.inference.plugins.module_utils._changes import Changes
 from ansible_collections.numapin.inference.plugins.module_utils._competitors import (
     CPUFREQ_GOVERNOR,
@@ -41,17 +42,21 @@ from ansible_collections.numapin.inference.plugins.module_utils._snapshot import
 
 if t.TYPE_CHECKING:
     from ansible_collections.numapin.inference.plugins.module_utils._host import Host
+    from ansible_collections.numapin.inference.plugins.module_utils._systemd import Systemd
 
 NAME = "kernel_settings"
 CONFIG_PATH = "/etc/numapin/kernel_settings.json"
 SYSCTL_FILE = "90-numapin.conf"
 _SYSCTL_PATH = f"/etc/sysctl.d/{SYSCTL_FILE}"
 _TMPFILES_PATH = "/etc/tmpfiles.d/numapin.conf"
+NVIDIA_PERSISTENCE = "nvidia_persistence"
+_NVIDIA_UNIT = "nvidia-persistenced.service"
+_NVIDIA_DRIVER = "/proc/driver/nvidia/version"
 _THP = "/sys/kernel/mm/transparent_hugepage/enabled"
 _CPUFREQ = "/sys/devices/system/cpu/cpufreq"
 _MANAGED = "# Managed by numapin.inference (module kernel_settings): changes made here are lost.\n"
 _VERSION = 1
-_NO_SYSCTLS = (TRANSPARENT_HUGEPAGE, CPUFREQ_GOVERNOR)
+_NO_SYSCTLS = (TRANSPARENT_HUGEPAGE, CPUFREQ_GOVERNOR, NVIDIA_PERSISTENCE)
 _SYSCTL_NAME = re.compile(r"[a-z0-9_-]+(\.[A-Za-z0-9_-]+)+")
 # Pools have a module of their own: through a sysctl neither node nor page size can be said, nor what was got.
 _NOT_HERE = re.compile(r"vm\.(nr_hugepages.*|nr_overcommit_hugepages|hugetlb_shm_group)")
@@ -63,7 +68,7 @@ class KernelSettingsError(NumapinError):
 
 
 class Setting(t.NamedTuple):
-    """One file with one value. ``key`` is what the snapshot and the diff call it; ``name`` what the user does."""
+    """One value, in a file or of a unit. ``key`` is what snapshot and diff call it; ``name`` what the user does."""
 
     name: str
     key: str
@@ -88,7 +93,9 @@ class Done(t.NamedTuple):
     warnings: list[str]
 
 
-def parse_wanted(sysctls: t.Mapping[str, t.Any], hugepage: str | None, governor: str | None) -> dict[str, str]:
+def parse_wanted(
+    sysctls: t.Mapping[str, t.Any], hugepage: str | None, governor: str | None, persistence: bool | None
+) -> dict[str, str]:
     """The module's options as one value for each name. Raises KernelSettingsError."""
     wanted: dict[str, str] = {}
     for name, value in sysctls.items():
@@ -108,6 +115,8 @@ def parse_wanted(sysctls: t.Mapping[str, t.Any], hugepage: str | None, governor:
         if not re.fullmatch(r"[a-z_]{1,30}", governor):
             raise KernelSettingsError(f"cpufreq_governor {governor!r} is not a name such as performance")
         wanted[CPUFREQ_GOVERNOR] = governor
+    if persistence:
+        wanted[NVIDIA_PERSISTENCE] = "active"
     return wanted
 
 
@@ -116,6 +125,8 @@ def parse_wanted(sysctls: t.Mapping[str, t.Any], hugepage: str | None, governor:
 
 def settings_of(host: Host, name: str, wanted: str) -> list[Setting]:
     """The files of one setting: one, or for the governor one for each policy."""
+    if name == NVIDIA_PERSISTENCE:
+        return [Setting(name, name, _NVIDIA_UNIT, wanted)]
     if name == TRANSPARENT_HUGEPAGE:
         return [Setting(name, name, _THP, wanted)]
     if name == CPUFREQ_GOVERNOR:
@@ -132,13 +143,24 @@ def _setting_of_key(key: str, wanted: str) -> Setting:
     """The setting that a key of the snapshot stands for."""
     if key == TRANSPARENT_HUGEPAGE:
         return Setting(key, key, _THP, wanted)
+    if key == NVIDIA_PERSISTENCE:
+        return Setting(key, key, _NVIDIA_UNIT, wanted)
     if key.startswith(f"{CPUFREQ_GOVERNOR} "):
         return _governor(key.partition(" ")[2], wanted)
     return Setting(key, key, f"/proc/sys/{key.replace('.', '/')}", wanted)
 
 
-def read_state(host: Host, setting: Setting) -> State:
-    """The value now."""
+def read_state(host: Host, systemd: Systemd, setting: Setting) -> State:
+    """The value now. That of a service is two words, and what is wanted of it depends on whether it can be enabled."""
+    if setting.name == NVIDIA_PERSISTENCE:
+        if not host.exists(_NVIDIA_DRIVER):
+            return State(setting, None, "NVIDIA's driver is not loaded")
+        if not _services.is_installed(host, _NVIDIA_UNIT):
+            return State(setting, None, f"{_NVIDIA_UNIT} is not installed")
+        now = _services.service_state(systemd, _NVIDIA_UNIT)
+        if setting.wanted == "active":
+            setting = setting._replace(wanted=_services.running_state(now))
+        return State(setting, now, "")
     text = host.read_text(setting.path, 4096)
     if text is None:
         return State(setting, None, "this kernel has no such setting")
@@ -168,8 +190,9 @@ def find_competitors(host: Host, wanted: t.Mapping[str, str]) -> list[Competitor
 class KernelSettings:
     """One run over one host."""
 
-    def __init__(self, host: Host, *, check_mode: bool) -> None:
+    def __init__(self, host: Host, systemd: Systemd, *, check_mode: bool) -> None:
         self._host = host
+        self._systemd = systemd
         self._check_mode = check_mode
         self._snapshot = Snapshot(NAME)
         self._files = FileSet(NAME)
@@ -181,8 +204,8 @@ class KernelSettings:
         settings = [setting for name, value in wanted.items() for setting in settings_of(host, name, value)]
         keys = {setting.key for setting in settings}
         given_up = [_setting_of_key(key, value) for key, value in kept.items() if key not in keys]
-        states = [read_state(host, setting) for setting in settings]
-        back = [read_state(host, setting) for setting in given_up]
+        states = [read_state(host, self._systemd, setting) for setting in settings]
+        back = [read_state(host, self._systemd, setting) for setting in given_up]
         files = self._plan_files(wanted if persistent else {})
         different = [state for state in (*states, *back) if state.before not in (None, state.setting.wanted)]
         if not self._check_mode:
@@ -220,7 +243,7 @@ class KernelSettings:
             for state in reversed(done):
                 try:
                     self._write(state.setting, state.before or "")
-                except KernelSettingsError as again:
+                except NumapinError as again:
                     failed.append(str(again))
             if failed:
                 raise KernelSettingsError(f"{error}; and not all could be put back: {'; '.join(failed)}") from error
@@ -228,6 +251,9 @@ class KernelSettings:
             raise KernelSettingsError(f"{error}; everything is as it was before") from error
 
     def _write(self, setting: Setting, value: str) -> None:
+        if setting.name == NVIDIA_PERSISTENCE:
+            _services.set_service(self._systemd, _NVIDIA_UNIT, value)
+            return
         try:
             self._host.write_text(setting.path, f"{value}\n")
         except OSError as error:
@@ -235,7 +261,7 @@ class KernelSettings:
             raise KernelSettingsError(
                 f"{setting.key}: the kernel refused {value!r} ({reason}){_advice(error)}"
             ) from error
-        now = read_state(self._host, setting._replace(wanted=value)).before
+        now = read_state(self._host, self._systemd, setting._replace(wanted=value)).before
         if now != value:
             raise KernelSettingsError(f"{setting.key}: wrote {value!r} and read back {now!r}")
 
@@ -283,12 +309,13 @@ def _told(
     before = sorted({state.before for state in supported if state.before is not None})
     originals = sorted({kept.get(state.setting.key, state.before or "") for state in supported})
     reasons = sorted({state.reason for state in own if state.before is None}) or ["this kernel has no such setting"]
-    kind = "unchanged" if before == [wanted] else "changed"
+    after = sorted({state.setting.wanted for state in supported})
+    kind = "unchanged" if before == after else "changed"
     return {
         "name": name,
         "wanted": wanted,
         "before": ", ".join(before) or None,
-        "after": wanted if supported else None,
+        "after": ", ".join(after) or None,
         "original": ", ".join(originals) or None,
         "state": kind if supported else "unsupported",
         "reason": None if len(supported) == len(own) and own else "; ".join(reasons),

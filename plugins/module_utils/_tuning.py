@@ -21,6 +21,7 @@ from ansible_collections.numapin.inference.plugins.module_utils._kernel_settings
 
 if t.TYPE_CHECKING:
     from ansible_collections.numapin.inference.plugins.module_utils._host import Host
+    from ansible_collections.numapin.inference.plugins.module_utils._systemd import Systemd
 
 POOL_SYSCTLS = ("vm.nr_hugepages", "vm.nr_hugepages_mempolicy", "vm.hugetlb_shm_group")
 
@@ -32,11 +33,11 @@ class Tuning(t.NamedTuple):
     problems: list[str]
 
 
-def read_tuning(host: Host) -> Tuning:
+def read_tuning(host: Host, systemd: Systemd) -> Tuning:
     """Hold the host against what was written down when it was tuned. Raises NumapinError for damaged files."""
     settings = read_config(host)
     pools = host.read_text(_hugetlb_boot.CONFIG_PATH)
-    problems = [] if settings is None else _settings_problems(host, settings)
+    problems = [] if settings is None else _settings_problems(host, systemd, settings)
     if pools is not None:
         problems += pool_drift(host, _hugetlb.read_machine(host))
         problems += [
@@ -45,11 +46,11 @@ def read_tuning(host: Host) -> Tuning:
     return Tuning(settings is not None or pools is not None, problems)
 
 
-def _settings_problems(host: Host, settings: t.Mapping[str, str]) -> list[str]:
+def _settings_problems(host: Host, systemd: Systemd, settings: t.Mapping[str, str]) -> list[str]:
     problems = []
     for name, wanted in settings.items():
-        values = {state.before for state in (read_state(host, one) for one in settings_of(host, name, wanted))}
-        other = sorted(value for value in values if value not in (None, wanted))
+        states = [read_state(host, systemd, setting) for setting in settings_of(host, name, wanted)]
+        other = sorted({state.before for state in states if state.before not in (None, state.setting.wanted)} - {None})
         if other:
             problems.append(f"{name} is {', '.join(other)}, tuned was {wanted}")
     return problems + [

@@ -14,8 +14,8 @@ version_added: 0.1.0
 author:
   - numapin.inference contributors (@numapin)
 description:
-  - Sets sysctls, the mode of transparent huge pages and the cpufreq governor, reads each back, and writes them down
-    for the next boot (C(/etc/sysctl.d/90-numapin.conf), C(/etc/tmpfiles.d/numapin.conf)).
+  - Sets sysctls, the mode of transparent huge pages, the cpufreq governor and NVIDIA's persistence mode, reads each
+    back, and writes them down for the next boot (C(/etc/sysctl.d/90-numapin.conf), C(/etc/tmpfiles.d/numapin.conf)).
   - A setting that this kernel does not have is told as V(unsupported); it is no failure.
   - Whoever gives one of them another value is named, a file of C(sysctl.d) that is applied later or the profile of a
     running TuneD.
@@ -57,6 +57,11 @@ options:
   cpufreq_governor:
     description: How the clock of every CPU is chosen, such as V(performance).
     type: str
+  nvidia_persistence:
+    description: Run C(nvidia-persistenced), so that the first program on a GPU does not wait for NVIDIA's driver to
+      set it up, and what is set on the GPU stays. Unsupported where it is not installed or the driver is not loaded.
+    type: bool
+    default: false
   persistent:
     description: Set everything again at every boot.
     type: bool
@@ -90,7 +95,7 @@ settings:
             competitors: []}]
   contains:
     name:
-      description: Name of the sysctl, V(transparent_hugepage) or V(cpufreq_governor).
+      description: Name of the sysctl, or V(transparent_hugepage), V(cpufreq_governor), V(nvidia_persistence).
       type: str
     wanted:
       description: The value that was given.
@@ -147,6 +152,7 @@ from ansible_collections.numapin.inference.plugins.module_utils._kernel_settings
     KernelSettingsError,
     parse_wanted,
 )
+from ansible_collections.numapin.inference.plugins.module_utils._systemd import Systemd
 
 
 def main() -> t.NoReturn:
@@ -157,16 +163,24 @@ def main() -> t.NoReturn:
             "sysctls": {"type": "dict", "default": {}},
             "transparent_hugepage": {"type": "str", "choices": ["always", "madvise", "never"]},
             "cpufreq_governor": {"type": "str"},
+            "nvidia_persistence": {"type": "bool", "default": False},
             "persistent": {"type": "bool", "default": True},
         },
         supports_check_mode=True,
     )
     params = module.params
     try:
-        wanted = parse_wanted(params["sysctls"], params["transparent_hugepage"], params["cpufreq_governor"])
+        wanted = parse_wanted(
+            params["sysctls"],
+            params["transparent_hugepage"],
+            params["cpufreq_governor"],
+            params["nvidia_persistence"],
+        )
         if params["state"] == "restored" and wanted:
             raise KernelSettingsError(f"state: restored takes no settings: leave out {', '.join(wanted)}")
-        done = KernelSettings(Host(), check_mode=module.check_mode).converge(wanted, persistent=params["persistent"])
+        done = KernelSettings(Host(), Systemd(), check_mode=module.check_mode).converge(
+            wanted, persistent=params["persistent"]
+        )
     except NumapinError as error:
         module.fail_json(msg=str(error))
     for warning in done.warnings:

@@ -64,6 +64,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
 from ansible_collections.numapin.inference.plugins.module_utils._host import Host
+from ansible_collections.numapin.inference.plugins.module_utils._systemd import Systemd
 from ansible_collections.numapin.inference.plugins.module_utils._tuning import read_tuning
 
 
@@ -71,7 +72,7 @@ def main() -> t.NoReturn:
     """Module entry point."""
     module = AnsibleModule(argument_spec={}, supports_check_mode=True)
     try:
-        tuning = read_tuning(Host())
+        tuning = read_tuning(Host(), Systemd())
     except NumapinError as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=False, tuned=tuning.tuned, problems=tuning.problems)

@@ -9,6 +9,7 @@ import typing as t
 import pytest
 
 from ansible_collections.numapin.inference.plugins.module_utils import _kernel_settings
+from ansible_collections.numapin.inference.plugins.module_utils._commands import Result
 from ansible_collections.numapin.inference.plugins.module_utils._files import FileSet
 from ansible_collections.numapin.inference.plugins.module_utils._host import Host
 from ansible_collections.numapin.inference.plugins.module_utils._kernel_settings import (
@@ -18,6 +19,7 @@ from ansible_collections.numapin.inference.plugins.module_utils._kernel_settings
     parse_wanted,
 )
 from ansible_collections.numapin.inference.plugins.module_utils._snapshot import Snapshot
+from ansible_collections.numapin.inference.plugins.module_utils._systemd import Systemd
 from ansible_collections.numapin.inference.plugins.module_utils._tuning import read_tuning
 from ansible_collections.numapin.inference.tests.unit.plugins.module_utils import trees
 
@@ -62,8 +64,12 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(root: Path, wanted: dict[str, str], *, check_mode: bool = False) -> Done:
-    settings = KernelSettings(Kernel(str(root)), check_mode=check_mode)
+def no_command(argv: t.Sequence[str], timeout_seconds: float) -> Result:
+    raise AssertionError(f"no command is needed, and this was run: {argv}")
+
+
+def run(root: Path, wanted: dict[str, str], *, check_mode: bool = False, systemd: Systemd | None = None) -> Done:
+    settings = KernelSettings(Kernel(str(root)), systemd or Systemd(no_command), check_mode=check_mode)
     settings._snapshot = Snapshot("kernel_settings", str(root / "state"))
     settings._files = FileSet("kernel_settings", str(root / "state"))
     return settings.converge(wanted, persistent=True)
@@ -143,6 +149,38 @@ def test_a_refused_value_undoes_those_before_it(root: Path, monkeypatch: pytest.
     assert tree(root) == before
 
 
+class PersistenceDaemon:
+    """systemctl, for nvidia-persistenced alone."""
+
+    def __init__(self, active: str, enabled: str) -> None:
+        self.active, self.enabled = active, enabled
+
+    def __call__(self, argv: t.Sequence[str], timeout_seconds: float) -> Result:
+        assert argv[-1] == "nvidia-persistenced.service"
+        if argv[1] in ("enable", "disable"):
+            self.enabled = f"{argv[1]}d"
+        elif argv[1] in ("start", "stop"):
+            self.active = "active" if argv[1] == "start" else "inactive"
+        state = f"Id={argv[-1]}\nLoadState=loaded\nActiveState={self.active}\nUnitFileState={self.enabled}\n"
+        return Result(0, state if argv[1] == "show" else "", "")
+
+
+@pytest.mark.parametrize(("enabled", "then"), [("disabled", "enabled"), ("static", "static")])
+def test_the_persistence_daemon_runs_and_is_put_back(root: Path, enabled: str, then: str) -> None:
+    wanted = {"nvidia_persistence": "active"}
+    trees.write(root / "usr/lib/systemd/system/nvidia-persistenced.service", "")
+    daemon = PersistenceDaemon("inactive", enabled)
+    (before,) = run(root, wanted, systemd=Systemd(daemon)).result["settings"]
+    assert (before["state"], before["reason"]) == ("unsupported", "NVIDIA's driver is not loaded")
+    trees.write(root / "proc/driver/nvidia/version", "NVRM\n")
+    (told,) = run(root, wanted, systemd=Systemd(daemon)).result["settings"]
+    assert (told["before"], told["after"], told["state"]) == (f"inactive {enabled}", f"active {then}", "changed")
+    assert (daemon.active, daemon.enabled) == ("active", then)
+    assert not run(root, wanted, systemd=Systemd(daemon)).changes.changed
+    run(root, {}, systemd=Systemd(daemon))
+    assert (daemon.active, daemon.enabled) == ("inactive", enabled)
+
+
 def test_competitors_are_named(root: Path) -> None:
     trees.write(root / "etc/sysctl.d/10-early.conf", "kernel.numa_balancing = 1\n")
     trees.write(root / "usr/lib/sysctl.d/99-x.conf", "# no\nkernel/numa_balancing=1\nvm.swappiness = 60\n")
@@ -161,12 +199,12 @@ def test_competitors_are_named(root: Path) -> None:
 
 
 def test_drift_and_competitors_are_problems_of_a_tuned_host(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert read_tuning(Host(str(root))) == (False, [])
+    assert read_tuning(Host(str(root)), Systemd(no_command)) == (False, [])
     run(root, WANTED)
     trees.write(root / "etc/sysctl.conf", "kernel.numa_balancing = 2\n")
     trees.write(root / BALANCING, "1\n")
     monkeypatch.undo()  # the configuration is where it is on a host, below the root
-    assert read_tuning(Host(str(root))) == (
+    assert read_tuning(Host(str(root)), Systemd(no_command)) == (
         True,
         [
             "kernel.numa_balancing is 1, tuned was 0",
@@ -186,5 +224,5 @@ def test_drift_and_competitors_are_problems_of_a_tuned_host(root: Path, monkeypa
 )
 def test_bad_input(sysctls: dict[str, t.Any], said: str) -> None:
     with pytest.raises(KernelSettingsError) as caught:
-        parse_wanted(sysctls, None, None)
+        parse_wanted(sysctls, None, None, None)
     assert said in str(caught.value)
