@@ -26,7 +26,7 @@ def is_installed(host: Host, unit: str) -> bool:
 
 
 def service_state(systemd: Systemd, unit: str) -> str:
-    """``active enabled``, ``inactive disabled``; where it cannot be enabled, the unit file's state (``active static``)."""
+    """``active enabled``, ``inactive disabled``; where it cannot be enabled, also ``active static``."""
     found = systemd.show([unit])[unit]
     return f"{'active' if found.active_state == 'active' else 'inactive'} {found.file_state or 'static'}"
 
