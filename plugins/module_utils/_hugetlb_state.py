@@ -168,7 +168,6 @@ class Hugepages:
             originals[_SHM_GROUP_NAME] = shm_group[0]
         new = originals.keys() - self._snapshot.read().keys()
         self._snapshot.keep(originals)
-        mounts.stop_removed(self._systemd)
         try:
             outcomes = _hugetlb.set_pools(
                 self._host, machine, steps, floor_mib=wish.floor_mib, drop_caches=wish.drop_caches
@@ -178,6 +177,7 @@ class Hugepages:
                 raise HugetlbError(shortfall)
             if not shortfall or wish.on_shortfall == "warn":
                 self._set_shm_group(*shm_group)
+                mounts.stop_removed(self._systemd)
                 self._files.apply(files)
                 mounts.bring_up(self._systemd, _units_changed(files), self._to_enable(wish, mounts))
         except NumapinError as error:
