@@ -16,8 +16,8 @@ LAB = REPOSITORY / "tests" / "lab"
 CACHE = REPOSITORY / ".cache" / "lab"
 RUNNING = BUILD / "lab"
 
-# Machines of one purpose never disturb those of another: a person's, the tests' of numa_facts, those of the tuning.
-PURPOSES = ("lab", "facts", "tuning")
+# Machines of one purpose never disturb those of another: a person's, and those of the tests.
+PURPOSES = ("lab", "facts", "irqs", "tuning")
 
 ACCELERATORS = ("kvm", "tcg")
 

@@ -101,11 +101,15 @@ def in_slot(number: int, device: Device, directory: pathlib.Path, ssh_port: int)
         yield from ("-device", f"nvme,drive=disk{number},bus=slot{number},serial=numapin-lab-{number}")
         return
     way = f"hostfwd=tcp:127.0.0.1:{ssh_port}-:22" if number == 0 else "restrict=on"
+    network = f"user,id=network{number},{way}"
+    if device.queues > 1:
+        # QEMU makes the tap and takes it away with itself.
+        network = f"tap,id=network{number},script=no,downscript=no,queues={device.queues}"
     mac = MANAGEMENT_MAC if number == 0 else f"{MANAGEMENT_MAC[:-2]}{number:02x}"
-    yield from ("-netdev", f"user,id=network{number},{way}")
+    yield from ("-netdev", network)
     yield from (
         "-device",
-        f"virtio-net-pci,netdev=network{number},bus=slot{number},mac={mac},mq=on,vectors=10,romfile=",
+        f"virtio-net-pci,netdev=network{number},bus=slot{number},mac={mac},mq=on,vectors={2 * device.queues + 8},romfile=",
     )
 
 

@@ -32,10 +32,14 @@ class Node:
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-    """One PCI device (``network``: virtio-net, ``nvme``: a disk) and the node it hangs on; none is unknown."""
+    """One PCI device (``network``: virtio-net, ``nvme``: a disk) and the node it hangs on; none is unknown.
+
+    A network with several queues hangs on a tap of this machine, which takes root; others need no rights.
+    """
 
     kind: str
     node: int | None = None
+    queues: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +111,8 @@ def check(shape: Shape) -> None:
         need(device.kind in DEVICE_KINDS, f"a device is {device.kind!r}; it may be one of {', '.join(DEVICE_KINDS)}")
         known = device.node is None or (shape.distances and device.node in range(len(shape.nodes)))
         need(known, f"a device is on node {device.node}, which this machine does not have")
+        several = device.queues == 1 or (device.kind == "network" and device is not shape.devices[0])
+        need(several and 1 <= device.queues <= 8, f"queues is {device.queues}; a network but the first has 1 to 8")
     need(shape.devices[:1] and shape.devices[0].kind == "network", "the first device must be the network, for SSH")
 
 

@@ -1,0 +1,185 @@
+# Copyright (c) 2026, numapin.inference contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This is a PRIVATE part of the collection: do not use it from outside, it may change at any time.
+
+"""One run of the module irq_affinity: check, plan, keep originals, write, read back, leave a service behind."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+import typing as t
+
+from ansible_collections.numapin.inference.plugins.module_utils._host import Host
+from ansible_collections.numapin.inference.plugins.module_utils._irq_devices import Machine
+from ansible_collections.numapin.inference.plugins.module_utils._irq_rules import parse_options, plan
+from ansible_collections.numapin.inference.plugins.module_utils._irq_run import (
+    Run,
+    converge,
+    restore,
+    state_directory,
+    summary,
+    table,
+)
+from ansible_collections.numapin.inference.plugins.module_utils._irq_setup import Leftovers, Setup
+from ansible_collections.numapin.inference.plugins.module_utils._irq_state import Originals, one_at_a_time
+from ansible_collections.numapin.inference.plugins.module_utils._kernel import read_kernel
+
+_OPENIB = "/etc/infiniband/openib.conf"
+_TUNER = re.compile(r"^[ \t]*RUN_AFFINITY_TUNER[ \t]*=[ \t]*\"?yes", re.MULTILINE | re.IGNORECASE)
+_RELEASE = re.compile(r"([0-9]+)\.([0-9]+)")
+# From here on the file of a managed vector has no write bits, and a look tells.
+_MANAGED_SHOWS = (6, 12)
+
+
+class Result(t.NamedTuple):
+    """What the module returns; with ``faults`` it fails."""
+
+    values: dict[str, t.Any]
+    diff: list[dict[str, str]]
+    warnings: tuple[str, ...]
+    faults: tuple[str, ...]
+
+
+def run_module(params: t.Mapping[str, t.Any], *, check_mode: bool) -> Result:
+    """Do what the module was asked. Raises ``NumapinError``; then nothing was written, unless it says so."""
+    host = Host(params["root"])
+    directory = state_directory(host.root)
+    with contextlib.nullcontext() if check_mode else one_at_a_time(directory):
+        originals = Originals.load(directory)
+        if params["state"] == "restored":
+            run, setup = _restored(host, originals, check_mode)
+        else:
+            run, setup = _present(params, host, originals, check_mode)
+        if params["state"] == "restored" and not check_mode and not run.faults(False):
+            originals.forget()
+    # The service looks for itself when it starts, and waits until this run lets go.
+    if setup is not None and not check_mode:
+        setup.after_placing()
+    return _result(params, host, run, setup, check_mode)
+
+
+def _present(
+    params: t.Mapping[str, t.Any], host: Host, originals: Originals, check_mode: bool
+) -> tuple[Run, Setup | None]:
+    options = parse_options(params)
+    machine = Machine(host)
+    wanted = plan(options, machine)
+    setup = None
+    if host.is_running_machine:
+        actions = tuple(rule.value for rule in options.rules if rule.selector == "action")
+        configuration = _configuration(params) if params["persistent"] else None
+        leftovers = Leftovers(configuration, params["irqbalance"], wanted.devices, actions)
+        setup = _setup(leftovers, originals, host, check_mode)
+        if not check_mode:
+            setup.before_placing()
+            # A driver may have come and gone meanwhile, and irqbalance may have moved something before it was told.
+            machine.look_again()
+            wanted = plan(options, machine)
+    return converge(machine, options, wanted, originals, check_mode=check_mode), setup
+
+
+def _restored(host: Host, originals: Originals, check_mode: bool) -> tuple[Run, Setup | None]:
+    setup = None
+    if host.is_running_machine:
+        setup = _setup(Leftovers(None, "ignore", (), ()), originals, host, check_mode)
+        if not check_mode:
+            setup.before_placing()
+    return restore(Machine(host), originals, check_mode=check_mode), setup
+
+
+def _setup(leftovers: Leftovers, originals: Originals, host: Host, check_mode: bool) -> Setup:
+    return Setup(
+        leftovers,
+        originals,
+        check_mode=check_mode,
+        python=sys.executable or "/usr/bin/python3",
+        state_directory=state_directory(host.root),
+    )
+
+
+def _configuration(params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """Return what the service reads: the options as they were written, without what was not."""
+    return {
+        "rules": [_without_none(rule) for rule in params["rules"]],
+        "exclude_cpus": params["exclude_cpus"],
+        "default_smp_affinity": params["default_smp_affinity"],
+        "check_seconds": params["check_seconds"],
+    }
+
+
+def _without_none(value: dict[str, t.Any]) -> dict[str, t.Any]:
+    return {
+        key: _without_none(inner) if isinstance(inner, dict) else inner
+        for key, inner in value.items()
+        if inner is not None
+    }
+
+
+def competitors(host: Host, irqbalance: str) -> list[str]:
+    """Return who else moves interrupts on this host, a sentence for each."""
+    kernel, _warnings = read_kernel(host)
+    found = []
+    if kernel.tuned.active and kernel.tuned.profile:
+        found.append(
+            f"TuneD is active with the profile {kernel.tuned.profile}: what its plugins irq, irqbalance or net and"
+            " isolated_cores do to interrupts competes with these rules"
+        )
+    if kernel.irqbalance.active and irqbalance == "ignore":
+        found.append(
+            "irqbalance is active and moves what is placed here every ten seconds: choose irqbalance: coexist or stop"
+        )
+    if _TUNER.search(host.read_text(_OPENIB) or ""):
+        found.append(
+            f"{_OPENIB} has RUN_AFFINITY_TUNER=yes: at the next start of openibd it places the vectors of"
+            " Mellanox cards by its own rules"
+        )
+    return found
+
+
+def _uncertain(host: Host, run: Run) -> list[str]:
+    """Say where check mode cannot know: an older kernel shows that a vector is managed only when it is written."""
+    count = sum(one.predicted for one in run.vectors)
+    release = (host.read_text("/proc/sys/kernel/osrelease", 4096) or "").strip()
+    match = _RELEASE.match(release)
+    if not count or (match and (int(match[1]), int(match[2])) >= _MANAGED_SHOWS):
+        return []
+    since = ".".join(map(str, _MANAGED_SHOWS))
+    shown = release or "of unknown release"
+    text = f"{count} vectors would be moved if the kernel lets them: Linux {shown} shows only on writing which of them"
+    return [f"{text} it manages itself (from {since} on it shows before)"]
+
+
+def _result(params: t.Mapping[str, t.Any], host: Host, run: Run, setup: Setup | None, check_mode: bool) -> Result:
+    warnings = [*run.warnings]
+    if params["state"] == "present":
+        warnings += competitors(host, params["irqbalance"])
+    if check_mode:
+        warnings += _uncertain(host, run)
+    entries = []
+    before, after = table(run, after=False), table(run, after=True)
+    if before != after:
+        header = "interrupt vectors by device"
+        entries.append({"before_header": header, "after_header": header, "before": before, "after": after})
+    counts: dict[str, int] = {}
+    for one in run.vectors:
+        counts[one.result] = counts.get(one.result, 0) + 1
+    values = {
+        "changed": run.changed or (setup is not None and setup.changed),
+        "vectors": [{**one._asdict(), "device_name": run.labels.get(one.device or "")} for one in run.vectors],
+        "masks": [one._asdict() for one in run.masks],
+        "counts": counts,
+        "summary": summary(run),
+        "files": [],
+        "removed_files": [],
+        "service": "none",
+        "irqbalance": "none",
+    }
+    if setup is not None:
+        values.update(setup.report)
+        entries += setup.diff()
+    faults = run.faults(bool(params["strict"]))
+    return Result(values, entries, tuple(warnings), tuple(faults))

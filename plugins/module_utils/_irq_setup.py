@@ -1,0 +1,273 @@
+# Copyright (c) 2026, numapin.inference contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This is a PRIVATE part of the collection: do not use it from outside, it may change at any time.
+
+"""What the placement of interrupts leaves on a host: program, configuration and service, and irqbalance's settings.
+
+Everything is planned before anything is written. ``Setup`` is one run of the module.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import typing as t
+
+from ansible_collections.numapin.inference.plugins.module_utils import _commands, _irq_service, _irqbalance
+from ansible_collections.numapin.inference.plugins.module_utils._files import (
+    FileSet,
+    WantedDirectory,
+    WantedFile,
+    diff,
+)
+from ansible_collections.numapin.inference.plugins.module_utils._irqs import IrqError
+from ansible_collections.numapin.inference.plugins.module_utils._program import PROGRAM_DIRECTORY, program
+from ansible_collections.numapin.inference.plugins.module_utils._systemd import Systemd, SystemdError
+
+if t.TYPE_CHECKING:
+    from ansible_collections.numapin.inference.plugins.module_utils._irq_state import Originals
+
+UNIT = "numapin-irq-affinity.service"
+PROGRAM = f"{PROGRAM_DIRECTORY}/irq-affinity.pyz"
+_UNIT_PATH = f"/etc/systemd/system/{UNIT}"
+_CONFIGURATION = _irq_service.CONFIGURATION
+_START_SECONDS = 60
+_UNIT_TEXT = """# Written by the Ansible collection numapin.inference, module irq_affinity.
+[Unit]
+Description=Interrupts on their NUMA nodes (numapin)
+After=systemd-udevd.service irqbalance.service
+
+[Service]
+Type=notify
+ExecStart={python} -I {program}
+Restart=always
+RestartSec=5
+TimeoutStartSec={start_seconds}
+Nice=5
+NoNewPrivileges=yes
+ProtectSystem=strict
+StateDirectory=numapin
+ProtectHome=yes
+PrivateTmp=yes
+RestrictAddressFamilies=AF_UNIX AF_NETLINK
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+class Leftovers(t.NamedTuple):
+    """What a run wants to be on the host; without a configuration there is no service."""
+
+    configuration: dict[str, t.Any] | None
+    irqbalance: str  # coexist | stop | ignore
+    devices: tuple[str, ...]  # PCI addresses that irqbalance shall leave alone
+    actions: tuple[str, ...]  # and patterns of action names
+
+
+class Setup:
+    """Service and irqbalance of the running machine, planned on making. Raises ``NumapinError``; writes nothing."""
+
+    def __init__(
+        self,
+        wanted: Leftovers,
+        originals: Originals,
+        *,
+        check_mode: bool,
+        python: str,
+        state_directory: str,
+        run: _commands.Runner = _commands.run,
+    ) -> None:
+        self._wanted = wanted
+        self._originals = originals
+        self._run = run
+        self._systemd = Systemd(run)
+        self._has_systemd = os.path.isdir("/run/systemd/system")
+        self._check_mode = check_mode
+        if wanted.configuration is not None and not self._has_systemd:
+            raise IrqError("persistent: true needs systemd, which does not run here: give persistent: false")
+        self.irqbalance = _irqbalance.find(run) if self._has_systemd else _irqbalance.ABSENT
+        self._bans = wanted.irqbalance == "coexist" and self.irqbalance.installed
+        self._plan_environment()
+        self._files = FileSet("irq_affinity", state_directory)
+        files, directories = self._wanted_files(python)
+        self._plan = self._files.plan(files, directories, check_mode=check_mode)
+        self._unit = self._systemd.show([UNIT])[UNIT] if self._has_systemd else None
+        # As planned: what is written below must not change the answer.
+        self.changed = self._changes()
+        self.report = self._report()
+
+    # Plan
+
+    def _plan_environment(self) -> None:
+        """Work out irqbalance's environment file, and the administrator's own policy script."""
+        self._environment: tuple[str, str | None, str | None] | None = None  # path, text before, text after
+        self._administrators = self._originals.irqbalance.get("administrators")
+        path = self.irqbalance.environment_file
+        if not self.irqbalance.installed or path is None or not self.irqbalance.takes_arguments:
+            if self._bans:
+                raise IrqError(
+                    "irqbalance: coexist needs a service that takes IRQBALANCE_ARGS from a file, and this host's"
+                    " irqbalance.service does not: choose stop or ignore"
+                )
+            return
+        before = _irqbalance.read_environment(path)
+        if self._bans:
+            arguments = _irqbalance.with_our_script(before or "", path)
+            self._administrators = arguments.administrators or self._administrators
+            after: str | None = arguments.text
+        else:
+            after = _irqbalance.without_our_script(before or "", self._administrators, path)
+            after = after if after or not self._originals.irqbalance.get("file_made") else None
+            after = before if before is None else after
+        self._environment = path, before, after
+
+    def _wanted_files(self, python: str) -> tuple[list[WantedFile], list[WantedDirectory]]:
+        files, directories = [], []
+        configuration = self._wanted.configuration
+        if configuration is not None:
+            text = json.dumps(configuration, indent=2, sort_keys=True) + "\n"
+            unit = _UNIT_TEXT.format(python=python, program=PROGRAM, start_seconds=_START_SECONDS)
+            files = [
+                WantedFile(PROGRAM, program("_irq_service"), 0o644, owner="root", group="root"),
+                WantedFile(_CONFIGURATION, text.encode(), 0o644, owner="root", group="root"),
+                WantedFile(_UNIT_PATH, unit.encode(), 0o644, owner="root", group="root"),
+            ]
+            directories.append(WantedDirectory(os.path.dirname(_CONFIGURATION), 0o755))
+        if self._bans:
+            script = _irqbalance.policy_script(self._wanted.devices, self._wanted.actions, self._administrators)
+            files.append(WantedFile(_irqbalance.POLICY_SCRIPT, script.encode(), 0o755, owner="root", group="root"))
+        if files:
+            directories.append(WantedDirectory(PROGRAM_DIRECTORY, 0o755))
+        return files, directories
+
+    @property
+    def _environment_changes(self) -> bool:
+        return self._environment is not None and self._environment[1] != self._environment[2]
+
+    @property
+    def irqbalance_restarts(self) -> bool:
+        """Whether irqbalance has to read anew what it may touch; it moves everything else when it does."""
+        if not self.irqbalance.active or self._wanted.irqbalance == "stop":
+            return False
+        return self._environment_changes or _irqbalance.POLICY_SCRIPT in self._plan.changed_files
+
+    @property
+    def irqbalance_stops(self) -> bool:
+        """Whether irqbalance is to be stopped and is not."""
+        wanted = self._wanted.irqbalance == "stop" and self.irqbalance.installed
+        return wanted and (self.irqbalance.active or self.irqbalance.enabled)
+
+    @property
+    def irqbalance_comes_back(self) -> bool:
+        """Whether an earlier run stopped irqbalance and this one does not want that any more."""
+        return self._wanted.irqbalance != "stop" and "service" in self._originals.irqbalance
+
+    @property
+    def _service_action(self) -> str | None:
+        """What has to be done with the service: restart, start, stop."""
+        if self._unit is None:
+            return None
+        if self._wanted.configuration is None:
+            return "stop" if self._unit.enabled or self._unit.active_state not in ("inactive", "failed") else None
+        ours = {PROGRAM, _CONFIGURATION, _UNIT_PATH}
+        if ours & set(self._plan.changed_files):
+            return "restart"
+        return None if self._unit.active_state == "active" and self._unit.enabled else "start"
+
+    def _changes(self) -> bool:
+        return bool(
+            self._plan.changed
+            or self._environment_changes
+            or self._service_action
+            or self.irqbalance_stops
+            or self.irqbalance_comes_back
+        )
+
+    def diff(self) -> list[dict[str, str]]:
+        """Return one entry for each file; the program only by its name."""
+        entries = [entry for entry in diff(self._plan) if PROGRAM not in entry["before_header"]]
+        if self._environment is not None and self._environment_changes:
+            path, before, after = self._environment
+            entries.append({"before_header": path, "after_header": path, "before": before or "", "after": after or ""})
+        return entries
+
+    def _report(self) -> dict[str, t.Any]:
+        """Return what is to be done, as the module returns it."""
+        irqbalance = "none"
+        if self.irqbalance_stops:
+            irqbalance = "stopped"
+        elif self.irqbalance_comes_back:
+            irqbalance = "started"
+        elif self.irqbalance_restarts:
+            irqbalance = "restarted"
+        elif self._environment_changes:
+            irqbalance = "configured"
+        done = {"restart": "restarted", "start": "started", "stop": "stopped", None: "none"}
+        return {
+            "files": self._plan.changed_files,
+            "removed_files": list(self._plan.removed_files),
+            "service": done[self._service_action],
+            "irqbalance": irqbalance,
+        }
+
+    # Write
+
+    def before_placing(self) -> None:
+        """Stop who would interfere: our own service when it shall go, irqbalance when it shall not touch ours."""
+        if self._service_action == "stop":
+            self._systemd.change("disable", [UNIT], "--now")
+        self._keep_irqbalance()
+        environment = self._environment
+        self._files.apply(self._plan)
+        if environment is not None and self._environment_changes:
+            _irqbalance.write_environment(environment[0], environment[2])
+        if self._unit is not None and _UNIT_PATH in (*self._plan.changed_files, *self._plan.removed_files):
+            self._systemd.daemon_reload()
+        if self.irqbalance_stops:
+            self._systemd.change("disable", [_irqbalance.UNIT], "--now")
+        elif self.irqbalance_comes_back:
+            self._bring_irqbalance_back()
+        elif self.irqbalance_restarts:
+            self._systemd.change("restart", [_irqbalance.UNIT])
+
+    def _keep_irqbalance(self) -> None:
+        kept = self._originals.irqbalance
+        if self.irqbalance_stops:
+            now = {"enabled": self.irqbalance.enabled, "active": self.irqbalance.active}
+            kept.setdefault("service", now)
+        if self._bans:
+            if self._administrators:
+                kept["administrators"] = self._administrators
+            if self._environment is not None and self._environment[1] is None:
+                kept["file_made"] = True
+        else:
+            kept.pop("administrators", None)
+            kept.pop("file_made", None)
+        self._originals.save()
+
+    def _bring_irqbalance_back(self) -> None:
+        before = self._originals.irqbalance.pop("service")
+        if before.get("enabled"):
+            self._systemd.change("enable", [_irqbalance.UNIT])
+        if before.get("active"):
+            self._systemd.change("start", [_irqbalance.UNIT])
+        self._originals.save()
+
+    def after_placing(self) -> None:
+        """Start the service, which looks for itself; not while this run keeps others out. Raises ``SystemdError``."""
+        action = self._service_action
+        if action not in ("start", "restart") or self._unit is None:
+            return
+        if not self._unit.enabled:
+            self._systemd.change("enable", [UNIT])
+        try:
+            self._systemd.change("restart", [UNIT])
+        except SystemdError as error:
+            lines = [text for _invocation, text in self._systemd.journal(UNIT, 15)]
+            raise SystemdError("\n".join([f"{UNIT} does not start: {error}", *lines])) from error
+        unit = self._systemd.show([UNIT])[UNIT]
+        if unit.active_state != "active":
+            raise SystemdError(f"{UNIT} is {unit.state} after its start: see journalctl --unit={UNIT}")
