@@ -109,6 +109,7 @@ class Hugepages:
             for path in files.removed_files
             if path.startswith(f"{_hugetlb_mount.UNIT_DIRECTORY}/")
         ]
+        enable = self._to_enable(wish, files)
         shm_before = (host.read_text(_hugetlb_boot.SHM_GROUP) or "").strip()
         shm_after = kept.get(_SHM_GROUP_NAME, shm_before) if wish.shm_gid is None else str(wish.shm_gid)
 
@@ -119,9 +120,11 @@ class Hugepages:
             raise HugetlbError(f"{shortfall}; nothing was changed")
         self._require_systemd(files)
         if not self._check_mode:
-            outcomes = self._change(machine, steps, wish, files, mounts, (shm_before, shm_after))
+            outcomes = self._change(machine, steps, wish, files, mounts, enable, (shm_before, shm_after))
             self._forget(given_up, wish)
         self._record(outcomes, mounts, shm_before, shm_after)
+        for unit in enable:
+            self._changes.record(unit, None, "enabled")
         self._warnings += [outcome.sentence() for outcome in outcomes if outcome.short and not outcome.needs_boot]
         if wanted or wish.shm_gid is not None:
             competitors = sysctl_assignments(host, POOL_SYSCTLS)
@@ -150,6 +153,10 @@ class Hugepages:
             if pool not in machine.pools:
                 self._warnings.append(f"{name}: this host has no such pool any more, so there is nothing to put back")
                 continue
+            if not value.isdigit():
+                raise HugetlbError(
+                    f"{self._snapshot.path}: {name} was {value!r} pages, which cannot be: correct the file"
+                )
             back.append(Wanted(*pool, int(value)))
         return back
 
@@ -160,6 +167,7 @@ class Hugepages:
         wish: Wish,
         files: Plan,
         mounts: _MountPlan,
+        enable: t.Sequence[str],
         shm_group: tuple[str, str],
     ) -> list[_hugetlb.Outcome]:
         """Keep the originals, then change everything; what fails is undone, with the pools' numbers in the message."""
@@ -179,7 +187,7 @@ class Hugepages:
                 self._set_shm_group(*shm_group)
                 mounts.stop_removed(self._systemd)
                 self._files.apply(files)
-                mounts.bring_up(self._systemd, _units_changed(files), self._to_enable(wish, mounts))
+                mounts.bring_up(self._systemd, _units_changed(files), enable)
         except NumapinError as error:
             failed = _hugetlb.put_back(self._host, machine, steps)
             if failed:
@@ -232,12 +240,11 @@ class Hugepages:
             files.append(WantedFile(f"{_hugetlb_mount.UNIT_DIRECTORY}/{mount.unit}", unit, 0o644))
         return self._files.plan(files, directories, check_mode=self._check_mode)
 
-    def _to_enable(self, wish: Wish, mounts: _MountPlan) -> list[str]:
-        if not wish.persistent:
-            return []
-        units = [mount.unit for mount in mounts.ours]
-        if self._host.exists(f"{_hugetlb_mount.UNIT_DIRECTORY}/{SERVICE}"):
-            units.append(SERVICE)
+    def _to_enable(self, wish: Wish, files: Plan) -> list[str]:
+        """Units of the wanted files that are not started at boot."""
+        wanted = (files.manifest_after or {"files": {}})["files"] if wish.persistent else {}
+        prefix = f"{_hugetlb_mount.UNIT_DIRECTORY}/"
+        units = [path[len(prefix) :] for path in wanted if path.startswith(prefix)]
         return [unit for unit in units if self._host.readlink(f"{_WANTS}/{unit}") is None]
 
     # What is told
