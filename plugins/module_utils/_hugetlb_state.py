@@ -11,6 +11,7 @@ What is no longer wanted goes back to what it was before the first change; wanti
 
 from __future__ import annotations
 
+import os
 import typing as t
 
 from ansible_collections.numapin.inference.plugins.module_utils import _hugetlb, _hugetlb_boot, _hugetlb_mount
@@ -228,7 +229,10 @@ class Hugepages:
         directories: list[WantedDirectory] = []
         if wish.persistent and (wanted or wish.shm_gid is not None):
             config = _hugetlb_boot.BootConfig(tuple(wanted), wish.floor_mib, wish.drop_caches, wish.shm_gid)
-            directories += [WantedDirectory("/etc/numapin", 0o755), WantedDirectory(PROGRAM_DIRECTORY, 0o755)]
+            directories += [
+                WantedDirectory(os.path.dirname(_hugetlb_boot.CONFIG_PATH), 0o755),
+                WantedDirectory(PROGRAM_DIRECTORY, 0o755),
+            ]
             files += [
                 WantedFile(_hugetlb_boot.CONFIG_PATH, _hugetlb_boot.config_text(config).encode(), 0o644),
                 WantedFile(_PROGRAM, program("_hugetlb_boot"), 0o644),
