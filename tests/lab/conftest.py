@@ -18,6 +18,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say how many machines and values there were."""
     from machines.observation import COMPARED
 
+    if not COMPARED:
+        return
     machines = ", ".join(f"{name} {values}" for name, values in COMPARED.items())
     terminalreporter.write_line(
         f"lab-facts: {len(COMPARED)} machines, {sum(COMPARED.values())} values compared ({machines})"

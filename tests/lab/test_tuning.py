@@ -24,10 +24,10 @@ from machines.places import LAB
 PURPOSE = "tuning"
 NAME = "four-nodes"
 NOTES = BUILD / "lab-tuning"
-PLAYBOOK_SECONDS = 420
-COMMAND_SECONDS = 120
+PLAYBOOK_SECONDS = 600
+COMMAND_SECONDS = 240
 # Restarting takes the emulated machine as long as booting does.
-DOWN_SECONDS = 60
+DOWN_SECONDS = 120
 PAGES = {0: 64, 1: 32}
 VARIABLES = {
     "vllm_models": [],
@@ -113,7 +113,7 @@ class Story:
         boot = self.shell("cat /proc/sys/kernel/random/boot_id")
         subprocess.run(["ssh", "-F", str(self._files.ssh_config), NAME, "reboot"], timeout=COMMAND_SECONDS, check=False)
         until(DOWN_SECONDS, lambda: not machine.greets(box.ssh_port))
-        until(machine.SSH_SECONDS[box.accelerator], lambda: machine.greets(box.ssh_port))
+        until(2 * machine.SSH_SECONDS[box.accelerator], lambda: machine.greets(box.ssh_port))
         self.shell("systemctl is-system-running --wait || true")
         if self.shell("cat /proc/sys/kernel/random/boot_id") == boot:
             raise FleetError(f"{NAME} was to boot anew and did not")
