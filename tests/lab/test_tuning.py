@@ -146,6 +146,8 @@ def story() -> c.Iterator[Story]:
         told.shell(PROBE)
         tell(told, box)
         yield told
+    except FleetError as error:
+        pytest.exit(f"The machine could not be tuned and asked: {error}", returncode=1)
     finally:
         machine.stop(PURPOSE, NAME)
 
