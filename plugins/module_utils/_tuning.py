@@ -63,8 +63,12 @@ def pool_drift(host: Host, machine: _hugetlb.Machine) -> list[str]:
     text = host.read_text(_hugetlb_boot.CONFIG_PATH)
     if text is None:
         return []
+    try:
+        config = _hugetlb_boot.parse_config(text)
+    except _hugetlb.HugetlbError as error:
+        return [str(error)]
     drift = []
-    for want in _hugetlb_boot.parse_config(text).pools:
+    for want in config.pools:
         pool = machine.pools.get((want.size_kib, want.node))
         now = "no such pool" if pool is None else f"{pool.persistent} pages"
         if pool is None or pool.persistent != want.pages:
