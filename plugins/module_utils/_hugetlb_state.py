@@ -12,6 +12,7 @@ What is no longer wanted goes back to what it was before the first change; wanti
 from __future__ import annotations
 
 import os
+import sys
 import typing as t
 
 from ansible_collections.numapin.inference.plugins.module_utils import _hugetlb, _hugetlb_boot, _hugetlb_mount
@@ -52,7 +53,7 @@ Conflicts=shutdown.target
 [Service]
 Type=oneshot
 RemainAfterExit=yes
-ExecStart=/usr/bin/env python3 {_PROGRAM}
+ExecStart={sys.executable or "/usr/bin/python3"} -I {_PROGRAM}
 TimeoutStartSec=300
 
 [Install]
