@@ -175,11 +175,6 @@ def tell(story: Story, box: machine.Machine) -> None:
     story.dump("restored")
     story.reboot(box)
     story.dump("restored and booted")
-    script = open("/tmp/dpdk/x/usr/bin/dpdk-hugepages.py").read()
-    story.shell("cat >/tmp/d.py <<'THEEND'\n" + script + "\nTHEEND\n")
-    show = "cat /sys/devices/system/node/node*/hugepages/hugepages-2048kB/nr_hugepages | tr '\\n' ' '; echo; echo 0 >/proc/sys/vm/nr_hugepages; for n in /sys/devices/system/node/node*/hugepages/hugepages-2048kB/nr_hugepages; do echo 0 >$n; done\n"
-    (NOTES / "others.txt").write_text(story.shell(
-        "{ for c in 'python3 /tmp/d.py -p 2M --reserve 2000000M' 'python3 /tmp/d.py -p 2M --node 0 --reserve 2000000M' 'sysctl -w vm.nr_hugepages=1000000'; do echo \"$c\"; $c; echo \"exit $?\"; cat /proc/sys/vm/nr_hugepages; " + show + " done; } 2>&1"))
 
 
 def same(story: Story, one: str, other: str) -> None:
