@@ -45,7 +45,7 @@ demo-down: $(ENVIRONMENT) $(DEV) ## remove the demo
 ## The contributor's part
 
 .PHONY: test check
-test: check nginx oracle engine fuzz-some sanity units integration lab-facts lab-tuning molecule ## everything, one after the other
+test: check nginx oracle engine fuzz-some sanity units integration lab-facts lab-irqs lab-tuning molecule ## everything, one after the other
 	@now=$$(( $$(date +%s) - NUMAPIN_STARTED )); printf '\n==== all of make test passed in %d:%02d\n' $$((now / 60)) $$((now % 60))
 
 check: lint types unit ## the fast part: lint, types and unit tests, no container
@@ -103,7 +103,7 @@ engine: $(ENVIRONMENT) $(DEV) ## the engine double, and what the real vLLM answe
 engine-real: $(ENVIRONMENT) $(DEV) containers ## the same requests to the double and to the real vLLM, in a container
 	@$(STEP) 20m "the engine double against the real vLLM" tests/engine/against-real
 
-.PHONY: collection sanity units integration containers molecule lab-facts lab-tuning
+.PHONY: collection sanity units integration containers molecule lab-facts lab-irqs lab-tuning
 collection: $(ENVIRONMENT)
 	@$(STEP) 2m "ansible-galaxy: build and install the collection" tools/ansible-test install
 
@@ -119,6 +119,10 @@ integration: collection ## ansible-test integration targets on this machine
 lab-facts: $(ENVIRONMENT) $(DEV) ## numa_facts against numactl, lscpu and lspci, on virtual machines of four shapes
 	@$(STEP) 15m "lab: packages and image" python3 tests/lab prepare
 	@$(STEP) 15m "lab: facts of four machines and of this one" pytest -q -s tests/lab/test_facts.py
+
+lab-irqs: $(ENVIRONMENT) $(DEV) ## irq_affinity on a virtual machine: links, drivers, queues, irqbalance, a reboot
+	@$(STEP) 15m "lab: packages and image" python3 tests/lab prepare
+	@$(STEP) 10m "lab: interrupts placed, kept, put back" pytest -q -s tests/lab/test_irqs.py
 
 lab-tuning: $(ENVIRONMENT) $(DEV) ## host_tuning on a virtual machine: set, refused, kept over a reboot, undone
 	@$(STEP) 15m "lab: packages and image" python3 tests/lab prepare

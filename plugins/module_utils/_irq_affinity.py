@@ -15,7 +15,7 @@ import typing as t
 
 from ansible_collections.numapin.inference.plugins.module_utils._host import Host
 from ansible_collections.numapin.inference.plugins.module_utils._irq_devices import Machine
-from ansible_collections.numapin.inference.plugins.module_utils._irq_rules import parse_options, plan
+from ansible_collections.numapin.inference.plugins.module_utils._irq_rules import Options, Plan, parse_options, plan
 from ansible_collections.numapin.inference.plugins.module_utils._irq_run import (
     Run,
     converge,
@@ -47,51 +47,45 @@ class Result(t.NamedTuple):
 def run_module(params: t.Mapping[str, t.Any], *, check_mode: bool) -> Result:
     """Do what the module was asked. Raises ``NumapinError``; then nothing was written, unless it says so."""
     host = Host(params["root"])
+    machine = Machine(host)
+    present = params["state"] == "present"
     directory = state_directory(host.root)
+    options = parse_options(params) if present else None
+    # Before anything is written, a lock included.
+    wanted = plan(options, machine) if options is not None else None
     with contextlib.nullcontext() if check_mode else one_at_a_time(directory):
         originals = Originals.load(directory)
-        if params["state"] == "restored":
-            run, setup = _restored(host, originals, check_mode)
+        setup = _setup(params, options, wanted, originals, host, check_mode) if host.is_running_machine else None
+        if setup is not None and setup.changed and not check_mode:
+            setup.before_placing()
+            machine.look_again()
+            wanted = plan(options, machine) if options is not None else None
+        if options is not None and wanted is not None:
+            run = converge(machine, options, wanted, originals, check_mode=check_mode)
         else:
-            run, setup = _present(params, host, originals, check_mode)
-        if params["state"] == "restored" and not check_mode and not run.faults(False):
-            originals.forget()
+            run = restore(machine, originals, check_mode=check_mode)
+            if not check_mode and not run.faults(False):
+                originals.forget()
     # The service looks for itself when it starts, and waits until this run lets go.
     if setup is not None and not check_mode:
         setup.after_placing()
     return _result(params, host, run, setup, check_mode)
 
 
-def _present(
-    params: t.Mapping[str, t.Any], host: Host, originals: Originals, check_mode: bool
-) -> tuple[Run, Setup | None]:
-    options = parse_options(params)
-    machine = Machine(host)
-    wanted = plan(options, machine)
-    setup = None
-    if host.is_running_machine:
+def _setup(
+    params: t.Mapping[str, t.Any],
+    options: Options | None,
+    wanted: Plan | None,
+    originals: Originals,
+    host: Host,
+    check_mode: bool,
+) -> Setup:
+    """Return what is to be left on the host; with state restored that is nothing."""
+    leftovers = Leftovers(None, "ignore", (), ())
+    if options is not None and wanted is not None:
         actions = tuple(rule.value for rule in options.rules if rule.selector == "action")
         configuration = _configuration(params) if params["persistent"] else None
         leftovers = Leftovers(configuration, params["irqbalance"], wanted.devices, actions)
-        setup = _setup(leftovers, originals, host, check_mode)
-        if not check_mode:
-            setup.before_placing()
-            # A driver may have come and gone meanwhile, and irqbalance may have moved something before it was told.
-            machine.look_again()
-            wanted = plan(options, machine)
-    return converge(machine, options, wanted, originals, check_mode=check_mode), setup
-
-
-def _restored(host: Host, originals: Originals, check_mode: bool) -> tuple[Run, Setup | None]:
-    setup = None
-    if host.is_running_machine:
-        setup = _setup(Leftovers(None, "ignore", (), ()), originals, host, check_mode)
-        if not check_mode:
-            setup.before_placing()
-    return restore(Machine(host), originals, check_mode=check_mode), setup
-
-
-def _setup(leftovers: Leftovers, originals: Originals, host: Host, check_mode: bool) -> Setup:
     return Setup(
         leftovers,
         originals,

@@ -51,27 +51,37 @@ _QUIET_SECONDS = 0.2
 _LONGEST_QUIET_SECONDS = 2.0
 # Some drivers ask for vectors only after the event: look once more, soon.
 _AGAIN_SECONDS = 1.0
+LINK, DEVICE = "a link changed", "a device changed"
 _SUBSYSTEMS = (b"SUBSYSTEM=net\0", b"SUBSYSTEM=pci\0", b"SUBSYSTEM=nvme\0", b"SUBSYSTEM=virtio\0", b"SUBSYSTEM=cpu\0")
 
 
 class Listener:
     """Waits for what may have changed an interrupt."""
 
-    def __init__(self) -> None:
-        self._sockets: dict[socket.socket, str] = {}
+    def __init__(self, sockets: dict[socket.socket, str] | None = None) -> None:
         self.missing: list[str] = []
+        self._sockets = self._netlink() if sockets is None else sockets
+
+    def _netlink(self) -> dict[socket.socket, str]:
+        sockets: dict[socket.socket, str] = {}
         for protocol, groups, what in (
-            (_NETLINK_ROUTE, _RTMGRP_LINK, "a link changed"),
-            (_NETLINK_KOBJECT_UEVENT, _UEVENT_GROUPS, "a device changed"),
+            (_NETLINK_ROUTE, _RTMGRP_LINK, LINK),
+            (_NETLINK_KOBJECT_UEVENT, _UEVENT_GROUPS, DEVICE),
         ):
             try:
-                link = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
-                link.bind((0, groups))
-                link.setblocking(False)
+                netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+                netlink.bind((0, groups))
+                netlink.setblocking(False)
             except OSError as error:
                 self.missing.append(f"events are not heard ({what}): {error.strerror}")
             else:
-                self._sockets[link] = what
+                sockets[netlink] = what
+        return sockets
+
+    def close(self) -> None:
+        """Stop listening."""
+        for netlink in self._sockets:
+            netlink.close()
 
     def wait(self, seconds: float) -> str | None:
         """Return why to look again; ``None`` when the time is up."""
@@ -96,7 +106,7 @@ class Listener:
                 # ENOBUFS: more came than fits. What was missed is in what is read next.
                 reason = self._sockets[link]
                 continue
-            if self._sockets[link] == "a link changed" or any(part in message for part in _SUBSYSTEMS):
+            if self._sockets[link] == LINK or any(part in message for part in _SUBSYSTEMS):
                 reason = self._sockets[link]
         return reason
 
@@ -205,7 +215,7 @@ def serve(keeper: Keeper) -> t.NoReturn:
             status = keeper.status
             if not ready:
                 say(summary(run))
-        except NumapinError as error:
+        except (NumapinError, OSError) as error:
             status = f"failed: {error}".replace("\n", "; ")
             say(status)
         notify(f"STATUS={status}" + ("" if ready else "\nREADY=1"))

@@ -79,12 +79,13 @@ class Setup:
         python: str,
         state_directory: str,
         run: _commands.Runner = _commands.run,
+        has_systemd: bool | None = None,
     ) -> None:
         self._wanted = wanted
         self._originals = originals
         self._run = run
         self._systemd = Systemd(run)
-        self._has_systemd = os.path.isdir("/run/systemd/system")
+        self._has_systemd = os.path.isdir("/run/systemd/system") if has_systemd is None else has_systemd
         self._check_mode = check_mode
         if wanted.configuration is not None and not self._has_systemd:
             raise IrqError("persistent: true needs systemd, which does not run here: give persistent: false")

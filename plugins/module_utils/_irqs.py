@@ -70,6 +70,10 @@ class Vectors:
     def __init__(self, host: Host, pci: PciTree) -> None:
         self._host = host
         self._pci = pci
+        if not host.is_running_machine:
+            # In a tree every directory could be a link: two looks at all of them at once save thousands.
+            host.list_directories(_IRQ)
+            host.list_directories("/sys/kernel/irq")
         self._by_name: list[Vector] | None = None
 
     def of_device(self, address: str) -> list[Vector]:

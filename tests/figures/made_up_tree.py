@@ -281,8 +281,12 @@ class _Writer:
         self._pci_device(slot, "0x088000", "0x1022", "0x14dc", "none")
 
     def _vectors(self, slot: _Slot, count: int) -> None:
-        for _number in range(count):
-            self._file(f"{slot.directory}/msi_irqs/{self._next_irq}", "msix\n")
+        everywhere = f"0-{self._shape.cpus - 1}"
+        for number in range(count):
+            irq = self._next_irq
+            self._file(f"{slot.directory}/msi_irqs/{irq}", "msix\n")
+            self._file(f"sys/kernel/irq/{irq}/actions", f"queue{number}@pci:{slot.address}\n")
+            self._files(f"proc/irq/{irq}", {"smp_affinity_list": everywhere, "effective_affinity_list": 0})
             self._next_irq += 1
 
     def _devices(self) -> None:

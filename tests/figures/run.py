@@ -57,6 +57,7 @@ class Figure:
 
 TASKS = ("python", "tests/figures/facts_speed.py", "tasks", "--rounds", "12")
 FLEET = ("python", "tests/figures/facts_speed.py", "fleet", "--rounds", "3")
+IRQS = ("python", "tests/figures/irq_speed.py", "--rounds", "7")
 
 FIGURES = (
     Figure(
@@ -99,6 +100,27 @@ FIGURES = (
         command=FLEET,
         limit_seconds=1200,
         at_most=1.2,
+    ),
+    Figure(
+        name="irq_affinity_over_bare_loop",
+        unit="times a bare loop that reads and writes the same files: 4096 vectors, all of them moved",
+        command=IRQS,
+        limit_seconds=600,
+        at_most=1.5,
+    ),
+    Figure(
+        name="irq_affinity_against_tasks",
+        unit="times as fast as one Ansible task for each of the 4096 vectors",
+        command=IRQS,
+        limit_seconds=600,
+        at_least=10,
+    ),
+    Figure(
+        name="irq_affinity_against_shell_loop",
+        unit="times as fast as a shell loop that works out a mask for each of the 4096 vectors",
+        command=IRQS,
+        limit_seconds=600,
+        at_least=10,
     ),
 )
 

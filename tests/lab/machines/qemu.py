@@ -107,9 +107,10 @@ def in_slot(number: int, device: Device, directory: pathlib.Path, ssh_port: int)
         network = f"tap,id=network{number},script=no,downscript=no,queues={device.queues}"
     mac = MANAGEMENT_MAC if number == 0 else f"{MANAGEMENT_MAC[:-2]}{number:02x}"
     yield from ("-netdev", network)
+    vectors = 2 * device.queues + 8
     yield from (
         "-device",
-        f"virtio-net-pci,netdev=network{number},bus=slot{number},mac={mac},mq=on,vectors={2 * device.queues + 8},romfile=",
+        f"virtio-net-pci,netdev=network{number},bus=slot{number},mac={mac},mq=on,vectors={vectors},romfile=",
     )
 
 

@@ -1,0 +1,270 @@
+# Copyright (c) 2026, numapin.inference contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""irq_affinity on a kernel of its own: placed, and still there after everything that makes a kernel forget.
+
+Run by ``make lab-irqs``: one boot, and one reboot, of the shape ``queues``. The tests are steps and run in their order.
+What is compared was read by a shell in the machine, not by our code.
+"""
+
+from __future__ import annotations
+
+import collections.abc as c
+import dataclasses
+import json
+import pathlib
+import signal
+import time
+import typing as t
+
+import pytest
+from fleet.console import FleetError, run
+from fleet.cpus import numbers
+from fleet.settings import BUILD, ansible_playbook
+from machines import image, inventory, machine, shapes
+
+PURPOSE, SHAPE = "irqs", "queues"
+ANSWER = BUILD / "lab" / PURPOSE / "answer.json"
+PLAYBOOK = pathlib.Path(__file__).resolve().parent / "irqs.yml"
+UNIT = "numapin-irq-affinity.service"
+PLAYBOOK_SECONDS, COMMAND_SECONDS, REBOOT_SECONDS = 240, 90, 180
+# The service looks every three seconds here, and an emulated machine takes seconds for a look.
+SETTLE_SECONDS = 45
+OPTIONS: dict[str, t.Any] = {
+    "rules": [
+        {"name": "node 0", "devices": {"node": 0, "kinds": ["nic", "infiniband", "gpu"]}, "cpus": "1"},
+        {"name": "node 1", "devices": {"node": 1}, "target": "local", "xps": True},
+        {"name": "root disk", "devices": {"action": "virtio*-req.*"}, "cpus": "0-1", "policy": "all"},
+    ],
+    "exclude_cpus": "0",
+    "default_smp_affinity": "1,3",
+    "check_seconds": 3,
+}
+# A line for each vector: device, place, number, request, effective CPUs, how often it came.
+READ = r"""
+for device in /sys/bus/pci/devices/*; do
+    place=0
+    for number in $(ls "$device/msi_irqs" 2>/dev/null | sort -n); do
+        irq=/proc/irq/$number
+        if [ -e $irq/smp_affinity_list ]; then
+            count=$(awk -v n="$number:" '$1 == n {s = 0; for (i = 2; i <= 5; i++) s += $i; print s}' /proc/interrupts)
+            request=$(cat $irq/smp_affinity_list)
+            effective=$(cat $irq/effective_affinity_list)
+            echo "${device##*/}|$place|$number|$request|$effective|$count|$(cat /sys/kernel/irq/$number/actions)"
+        fi
+        place=$((place + 1))
+    done
+done
+echo "default|0|0|$(cat /proc/irq/default_smp_affinity)|0|0|"
+for file in /sys/class/net/enp81s0/queues/tx-*/xps_cpus; do
+    echo "$file|0|0|$(cat $file 2>/dev/null)|0|0|"
+done
+"""
+
+# An administrator's, so that what comes back in the end is not what the kernel gives by itself.
+SOMEBODYS = """
+for file in /proc/irq/*/smp_affinity_list; do echo 0-2 > $file 2>/dev/null; done
+echo 7 > /proc/irq/default_smp_affinity
+true
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Vector:
+    """A vector as the machine's shell saw it."""
+
+    number: int
+    request: str
+    effective: str
+    count: int
+    name: str
+
+
+Key = tuple[str, str]
+
+
+class Lab:
+    """The machine, and what the steps hand to one another."""
+
+    def __init__(self, files: inventory.Files) -> None:
+        self.files = files
+        self.before: dict[Key, str] = {}
+        self.placed: dict[Key, str] = {}
+        self.unmovable: set[Key] = set()
+        self.environment = ""
+
+    def shell(self, script: str, seconds: int = COMMAND_SECONDS) -> str:
+        """What a script printed."""
+        command = ["ssh", "-F", str(self.files.ssh_config), SHAPE, "sh"]
+        return run(command, timeout_seconds=seconds, stdin=script)
+
+    def vectors(self) -> dict[Key, Vector]:
+        """Every vector, by device and place."""
+        rows = [line.split("|") for line in self.shell(READ).splitlines()]
+        return {(row[0], row[1]): Vector(int(row[2]), row[3], row[4], int(row[5] or 0), row[6]) for row in rows}
+
+    def requests(self) -> dict[Key, str]:
+        """What is requested for every vector."""
+        return {key: vector.request for key, vector in self.vectors().items()}
+
+    def module(self, check_mode: bool = False, **options: t.Any) -> dict[str, t.Any]:
+        """Run the module and return its answer."""
+        variables = {"irq_options": options, "irq_check_mode": check_mode, "answer": str(ANSWER)}
+        ANSWER.unlink(missing_ok=True)
+        command, environment = ansible_playbook(
+            f"--inventory={self.files.inventory}", f"--extra-vars={json.dumps(variables)}", str(PLAYBOOK)
+        )
+        run(command, timeout_seconds=PLAYBOOK_SECONDS, environment=environment)
+        answer: dict[str, t.Any] = json.loads(ANSWER.read_text(encoding="utf-8"))
+        return answer
+
+    def settled(self) -> dict[Key, str]:
+        """The differences from what was placed, once there are none, or when the time is up."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while True:
+            now = self.requests()
+            wrong = {key: f"{now.get(key)}, not {value}" for key, value in self.placed.items() if now.get(key) != value}
+            if not wrong or time.monotonic() > deadline:
+                return wrong
+            time.sleep(1)
+
+    def moved(self) -> list[str]:
+        """The lines in which the service said that it moved something."""
+        lines = self.shell(f"journalctl --unit={UNIT} --boot --no-pager --output=cat").splitlines()
+        return [line for line in lines if " -> " in line]
+
+
+@pytest.fixture(scope="module")
+def lab() -> c.Iterator[Lab]:
+    """Boot the machine; stop it whatever happens."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    shape = shapes.read(SHAPE)
+    try:
+        made = image.ready()
+        machine.ready(machine.start(PURPOSE, SHAPE, shape, made), shape, made)
+        yield Lab(inventory.write(PURPOSE, machine.running(PURPOSE)))
+    except FleetError as error:
+        pytest.fail(str(error))
+    finally:
+        machine.stop(PURPOSE, SHAPE)
+
+
+def test_place(lab: Lab) -> None:
+    """Every movable vector has the wanted request and goes there; managed ones are reported, and nothing fails."""
+    lab.shell("systemctl stop irqbalance\n" + SOMEBODYS)
+    lab.environment = lab.shell("cat /etc/default/irqbalance")
+    before = lab.vectors()
+    lab.before = {key: vector.request for key, vector in before.items()}
+    counts = {key: vector.count for key, vector in before.items()}
+    lab.shell("systemctl start irqbalance")
+
+    answer = lab.module(**OPTIONS)
+
+    now = lab.vectors()
+    results = {(one["device"], str(one["queue"])): one for one in answer["vectors"]}
+    lab.unmovable = {key for key, one in results.items() if one["result"] == "unchangeable"}
+    assert answer["changed"] is True
+    assert answer["service"] == "restarted"
+    assert answer["irqbalance"] == "restarted"
+    assert {one["result"] for one in results.values()} == {"ok", "changed", "unchangeable"}
+    assert {results[key]["errno"] for key in lab.unmovable} == {"EIO"}
+    assert any(now[key].name.startswith("virtio") and "req" in now[key].name for key in lab.unmovable)
+    # Two of the four queues have the right CPU from the driver.
+    assert [one["result"] for one in answer["masks"]] == ["changed", "changed", "changed", "ok", "ok"]
+    movable = {key: one for key, one in results.items() if key not in lab.unmovable}
+    assert len(movable) >= 12
+    for key, one in movable.items():
+        assert now[key].request == one["wanted"], key
+        # This kernel moves a vector when it comes the next time: until then the old CPU is the effective one.
+        after = numbers(now[key].effective) <= numbers(one["wanted"])
+        assert after or (one["pending"] and now[key].count == counts[key]), (key, now[key])
+    lab.placed = {key: now[key].request for key in now if key in movable or not key[0].startswith("0000:")}
+    assert "vectors by device" in answer["diff"][0]["before_header"]
+
+
+def test_second_run(lab: Lab) -> None:
+    """Nothing is changed by a second run, nor announced by check mode."""
+    again = lab.module(**OPTIONS)
+    assert (again["changed"], again["counts"].get("changed")) == (False, None)
+    checked = lab.module(check_mode=True, **OPTIONS)
+    assert [one["irq"] for one in checked["vectors"] if one["result"] == "changed"] == [
+        one["irq"] for one in again["vectors"] if one["result"] == "unchangeable"
+    ]
+    assert any("only on writing" in warning for warning in checked.get("warnings", []))
+    assert lab.requests() == {**lab.requests(), **lab.placed}
+
+
+def test_irqbalance(lab: Lab) -> None:
+    """irqbalance, told to look again and again, leaves ours alone, and the service has nothing to put right."""
+    before = lab.moved()
+    lab.shell("for n in 1 2 3 4 5 6; do systemctl kill --signal=HUP irqbalance; sleep 3; done")
+    assert lab.shell("systemctl is-active irqbalance").strip() == "active"
+    assert lab.settled() == {}
+    assert lab.moved() == before
+
+
+def test_link(lab: Lab) -> None:
+    """A link goes down and comes up."""
+    lab.shell("ip link set enp81s0 down; sleep 1; ip link set enp81s0 up")
+    assert lab.settled() == {}
+
+
+def test_queues(lab: Lab) -> None:
+    """The number of queues changes: virtio_net then gives its vectors CPUs of its own choice, and there is no event."""
+    lab.shell("ethtool -L enp81s0 combined 2; ethtool -L enp81s0 combined 4")
+    assert lab.settled() == {}
+    assert any("enp81s0" in line for line in lab.moved())
+
+
+def test_driver(lab: Lab) -> None:
+    """The driver goes and comes back: every vector has a new number, or a new request at least."""
+    lab.shell(
+        """
+        device=$(basename "$(readlink -f /sys/class/net/enp81s0/device)")
+        echo "$device" > /sys/bus/virtio/drivers/virtio_net/unbind
+        sleep 2
+        echo "$device" > /sys/bus/virtio/drivers/virtio_net/bind
+        sleep 1
+        ip link set enp81s0 up
+        """
+    )
+    assert lab.settled() == {}
+    status = lab.shell(f"systemctl status --no-pager {UNIT} || true")
+    assert "vectors as wanted" in status
+    assert "last moved" in status
+
+
+def test_reboot(lab: Lab) -> None:
+    """After a boot it is all there, without Ansible."""
+    boot = lab.shell("cat /proc/sys/kernel/random/boot_id")
+    lab.shell("systemd-run --quiet --on-active=1 systemctl reboot")
+    deadline = time.monotonic() + REBOOT_SECONDS
+    while True:
+        try:
+            if lab.shell("cat /proc/sys/kernel/random/boot_id", seconds=20) != boot:
+                break
+        except FleetError:
+            pass
+        assert time.monotonic() < deadline, "the machine did not come back"
+        time.sleep(2)
+    assert lab.settled() == {}
+    assert lab.moved() != []
+    assert lab.shell("systemctl is-active irqbalance").strip() == "active"
+
+
+def test_restored(lab: Lab) -> None:
+    """Everything is as it was before the first run, although there was a boot in between."""
+    lab.shell("systemctl stop irqbalance")
+    answer = lab.module(state="restored")
+    assert answer["changed"] is True
+    now = lab.requests()
+    ours = [key for key in lab.placed if now.get(key) != lab.before[key]]
+    assert ours == []
+    assert lab.shell("cat /etc/default/irqbalance") == lab.environment
+    left = lab.shell(
+        f"ls -d /usr/local/lib/numapin /etc/numapin /var/lib/numapin /etc/systemd/system/{UNIT} 2>&1 || true"
+    )
+    assert left.count("No such file or directory") == 4
+    assert lab.shell(f"systemctl show --property=LoadState --value {UNIT}").strip() == "not-found"
+    assert lab.module(state="restored")["changed"] is False

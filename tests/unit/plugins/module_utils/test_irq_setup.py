@@ -1,0 +1,148 @@
+# Copyright (c) 2026, numapin.inference contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is left on a host, and what becomes of irqbalance: planned with a systemd that answers, nothing is written.
+
+That the plan works is shown in the lab, where there is a systemd.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+import pytest
+
+from ansible_collections.numapin.inference.plugins.module_utils import _commands, _irqbalance
+from ansible_collections.numapin.inference.plugins.module_utils._irq_setup import PROGRAM, UNIT, Leftovers, Setup
+from ansible_collections.numapin.inference.plugins.module_utils._irq_state import Originals
+from ansible_collections.numapin.inference.plugins.module_utils._irqs import IrqError
+
+if t.TYPE_CHECKING:
+    from pathlib import Path
+
+CONFIGURATION: dict[str, t.Any] = {"rules": [], "check_seconds": 10}
+COEXIST = Leftovers(CONFIGURATION, "coexist", ("0000:41:00.0",), ())
+
+
+class Systemd:
+    """Answers for systemctl show."""
+
+    def __init__(self, environment: Path, irqbalance: str = "active", unit: str = "inactive") -> None:
+        self.environment = environment
+        self.irqbalance = irqbalance
+        self.unit = unit
+        self.arguments = "$IRQBALANCE_ARGS"
+        self.calls: list[str] = []
+
+    def __call__(self, argv: t.Sequence[str], timeout_seconds: float) -> _commands.Result:
+        self.calls.append(argv[1])
+        if argv[-1] == _irqbalance.UNIT:
+            there = self.irqbalance != "absent"
+            lines = [
+                f"LoadState={'loaded' if there else 'not-found'}",
+                f"ActiveState={self.irqbalance if there else 'inactive'}",
+                f"UnitFileState={'enabled' if self.irqbalance == 'active' else 'disabled'}",
+                f"EnvironmentFiles={self.environment} (ignore_errors=yes)",
+                f"ExecStart={{ argv[]=/usr/sbin/irqbalance {self.arguments} ; }}",
+            ]
+        else:
+            enabled = "enabled" if self.unit == "active" else "disabled"
+            lines = ["LoadState=loaded", f"ActiveState={self.unit}", f"UnitFileState={enabled}"]
+        return _commands.Result(0, "\n".join(lines) + "\n", "")
+
+
+@pytest.fixture
+def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Systemd:
+    """A host with irqbalance, whose environment file the administrator has not changed."""
+    monkeypatch.setattr(_commands, "find_executable", lambda name: f"/usr/bin/{name}")
+    (tmp_path / "irqbalance").write_text("#IRQBALANCE_ARGS=\n", encoding="utf-8")
+    return Systemd(tmp_path / "irqbalance")
+
+
+def setup(wanted: Leftovers, systemd: Systemd, tmp_path: Path, kept: dict[str, t.Any] | None = None) -> Setup:
+    """Plan one run."""
+    originals = Originals(str(tmp_path / "state"))
+    originals.irqbalance = kept or {}
+    planned = Setup(
+        wanted,
+        originals,
+        check_mode=True,
+        python="/usr/bin/python3",
+        state_directory=str(tmp_path / "state"),
+        run=systemd,
+        has_systemd=True,
+    )
+    assert set(systemd.calls) == {"show"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["irqbalance"]
+    return planned
+
+
+def test_first_run(systemd: Systemd, tmp_path: Path) -> None:
+    planned = setup(COEXIST, systemd, tmp_path)
+    assert planned.changed
+    assert planned.report == {
+        "files": [
+            PROGRAM,
+            "/etc/numapin/irq-affinity.json",
+            f"/etc/systemd/system/{UNIT}",
+            _irqbalance.POLICY_SCRIPT,
+        ],
+        "removed_files": [],
+        "service": "restarted",
+        "irqbalance": "restarted",
+    }
+    shown = {entry["after_header"].split()[0]: entry["after"] for entry in planned.diff()}
+    assert PROGRAM not in shown
+    assert f'IRQBALANCE_ARGS="--policyscript={_irqbalance.POLICY_SCRIPT}"' in shown[str(systemd.environment)]
+    assert f"ExecStart=/usr/bin/python3 -I {PROGRAM}" in shown[f"/etc/systemd/system/{UNIT}"]
+
+
+def test_irqbalance_that_does_not_run_is_not_started(systemd: Systemd, tmp_path: Path) -> None:
+    systemd.irqbalance = "inactive"
+    assert setup(COEXIST, systemd, tmp_path).report["irqbalance"] == "configured"
+    systemd.irqbalance = "absent"
+    planned = setup(COEXIST, systemd, tmp_path)
+    assert planned.report["irqbalance"] == "none"
+    assert _irqbalance.POLICY_SCRIPT not in planned.report["files"]
+
+
+def test_irqbalance_stopped_and_back(systemd: Systemd, tmp_path: Path) -> None:
+    stop = COEXIST._replace(irqbalance="stop")
+    assert setup(stop, systemd, tmp_path).report["irqbalance"] == "stopped"
+    systemd.irqbalance = "inactive"
+    kept = {"service": {"enabled": True, "active": True}}
+    assert setup(stop, systemd, tmp_path, kept).report["irqbalance"] == "none"
+    assert setup(COEXIST, systemd, tmp_path, kept).report["irqbalance"] == "started"
+    assert setup(Leftovers(None, "ignore", (), ()), systemd, tmp_path, kept).report["irqbalance"] == "started"
+
+
+def test_bans_go_when_they_are_not_wanted(systemd: Systemd, tmp_path: Path) -> None:
+    ours = _irqbalance.with_our_script("IRQBALANCE_ARGS=-l /opt/own\n", "f").text
+    systemd.environment.write_text(ours, encoding="utf-8")
+    planned = setup(COEXIST._replace(irqbalance="ignore"), systemd, tmp_path, {"administrators": "/opt/own"})
+    assert planned.report["irqbalance"] == "restarted"
+    assert planned.diff()[-1]["after"] == 'IRQBALANCE_ARGS="--policyscript=/opt/own"\n'
+
+
+def test_nothing_to_do(systemd: Systemd, tmp_path: Path) -> None:
+    planned = setup(Leftovers(None, "ignore", (), ()), systemd, tmp_path)
+    assert not planned.changed
+    assert planned.report == {"files": [], "removed_files": [], "service": "none", "irqbalance": "none"}
+    systemd.unit = "active"
+    assert setup(Leftovers(None, "ignore", (), ()), systemd, tmp_path).report["service"] == "stopped"
+
+
+def test_what_cannot_be_had(systemd: Systemd, tmp_path: Path) -> None:
+    systemd.arguments = "--foreground"
+    with pytest.raises(IrqError, match=r"takes IRQBALANCE_ARGS from a file.*choose stop or ignore"):
+        setup(COEXIST, systemd, tmp_path)
+    with pytest.raises(IrqError, match="persistent: true needs systemd, which does not run here"):
+        Setup(
+            COEXIST,
+            Originals(str(tmp_path)),
+            check_mode=True,
+            python="python3",
+            state_directory=str(tmp_path),
+            has_systemd=False,
+        )
