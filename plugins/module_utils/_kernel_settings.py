@@ -268,9 +268,7 @@ class KernelSettings:
     def _plan_files(self, wanted: t.Mapping[str, str]) -> Plan:
         if not wanted:
             return self._files.plan([], check_mode=self._check_mode)
-        sysctls = {
-            name: value for name, value in wanted.items() if name not in (TRANSPARENT_HUGEPAGE, CPUFREQ_GOVERNOR)
-        }
+        sysctls = {name: value for name, value in wanted.items() if name not in _NO_SYSCTLS}
         config = json.dumps({"version": _VERSION, "settings": dict(wanted)}, indent=2, sort_keys=True) + "\n"
         texts = {CONFIG_PATH: config}
         if sysctls:
