@@ -55,7 +55,7 @@ lab-down: ## stop them
 ## The contributor's part
 
 .PHONY: test check
-test: check nginx oracle engine fuzz-some sanity units integration lab-facts lab-machines lab-irqs molecule-lab molecule ## everything, one after the other
+test: check nginx oracle engine fuzz-some sanity units integration lab-facts lab-machines lab-irqs lab-tuning molecule-lab molecule ## everything, one after the other
 	@now=$$(( $$(date +%s) - NUMAPIN_STARTED )); printf '\n==== all of make test passed in %d:%02d\n' $$((now / 60)) $$((now % 60))
 
 check: lint types unit ## the fast part: lint, types and unit tests, no container
@@ -113,7 +113,7 @@ engine: $(ENVIRONMENT) $(DEV) ## the engine double, and what the real vLLM answe
 engine-real: $(ENVIRONMENT) $(DEV) containers ## the same requests to the double and to the real vLLM, in a container
 	@$(STEP) 20m "the engine double against the real vLLM" tests/engine/against-real
 
-.PHONY: collection sanity units integration containers molecule lab-image lab-facts lab-machines lab-irqs molecule-lab
+.PHONY: collection sanity units integration containers molecule lab-image lab-facts lab-machines lab-irqs lab-tuning molecule-lab
 collection: $(ENVIRONMENT)
 	@$(STEP) 2m "ansible-galaxy: build and install the collection" tools/ansible-test install
 
@@ -137,6 +137,9 @@ lab-machines: lab-image $(DEV) ## the lab's machines themselves: what can be mov
 
 lab-irqs: lab-image $(DEV) ## irq_affinity on a virtual machine: links, drivers, queues, irqbalance, a reboot
 	@$(STEP) 10m "lab: interrupts placed, kept, put back" pytest -q -s tests/lab/test_irqs.py
+
+lab-tuning: lab-image $(DEV) ## host_tuning on a virtual machine: set, refused, kept over a reboot, undone
+	@$(STEP) 15m "lab: a machine is tuned, boots, is restored, boots" pytest -q -s tests/lab/test_tuning.py
 
 molecule-lab: lab-image $(DEV) ## the scenario lab: site.yml on dual-socket machines, a reboot of each, testinfra
 	@$(STEP) 30m "molecule: lab" molecule test --scenario-name lab

@@ -1,0 +1,148 @@
+# Copyright (c) 2026, numapin.inference contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This is a PRIVATE part of the collection: do not use it from outside, it may change at any time.
+
+"""Who else sets what we set: files of sysctl.d, in the order in which they are applied, and an active TuneD profile.
+
+sysctl.d(5): files are applied in the order of their names, whatever their directory; of two files of one name only the
+one in the first directory counts. /etc/sysctl.conf is read last, by ``sysctl --system`` only, unless it is linked into
+one of the directories. TuneD: tuned-profiles(7), tuned.conf(5).
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import typing as t
+
+if t.TYPE_CHECKING:
+    from ansible_collections.numapin.inference.plugins.module_utils._host import Host
+
+_DIRECTORIES = ("/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d", "/lib/sysctl.d")
+_SYSCTL_CONF = "/etc/sysctl.conf"
+_PROFILES = ("/etc/tuned/profiles", "/etc/tuned", "/usr/lib/tuned/profiles", "/usr/lib/tuned")
+_INCLUDE_DEPTH = 10
+_ASSIGNMENT = re.compile(r"-?([^=\s]+)\s*=\s*(.*)")
+# Names that stand for settings which are no sysctl, here and in the results.
+TRANSPARENT_HUGEPAGE = "transparent_hugepage"
+CPUFREQ_GOVERNOR = "cpufreq_governor"
+
+
+class Competitor(t.NamedTuple):
+    """Somebody who gives one setting another value, and where."""
+
+    name: str
+    source: str  # a path with its line, or the TuneD profile
+    value: str
+    sentence: str
+
+
+class _Assignment(t.NamedTuple):
+    file: str  # base name, which decides the order
+    source: str
+    pattern: str
+    value: str
+
+
+def sysctl_competitors(host: Host, wanted: t.Mapping[str, str], own_file: str) -> list[Competitor]:
+    """Files that are applied after ``own_file`` (a base name) and give a wanted sysctl another value at boot."""
+    later = [found for found in _assignments(host) if found.file > own_file]
+    competitors: list[Competitor] = []
+    for name, value in wanted.items():
+        # The last one wins, and only that one is worth changing.
+        matching = [found for found in later if fnmatch.fnmatchcase(name, found.pattern)]
+        if matching and _words(matching[-1].value) != _words(value):
+            competitors.append(_sysctl_competitor(name, matching[-1]))
+    return competitors
+
+
+def sysctl_assignments(host: Host, names: t.Collection[str]) -> list[Competitor]:
+    """Every file that sets one of ``names``, whatever the value and the order."""
+    return [_sysctl_competitor(found.pattern, found) for found in _assignments(host) if found.pattern in names]
+
+
+def _sysctl_competitor(name: str, found: _Assignment) -> Competitor:
+    return Competitor(name, found.source, found.value, f"{found.source} sets {name} = {found.value}")
+
+
+def _assignments(host: Host) -> list[_Assignment]:
+    files: dict[str, str] = {}
+    seen_directories: set[str] = set()
+    for directory in _DIRECTORIES:
+        real = host.real_path(directory)
+        if real is None or real in seen_directories:
+            continue  # /lib is a link to /usr/lib on most
+        seen_directories.add(real)
+        for name in host.list_dir(directory) or ():
+            if name.endswith(".conf"):
+                files.setdefault(name, f"{directory}/{name}")
+    found = [one for name, path in sorted(files.items()) for one in _parse(host, name, path)]
+    linked = {host.real_path(path) for path in files.values()}
+    if host.real_path(_SYSCTL_CONF) not in linked:
+        # After everything else: as if its name were the last.
+        found += _parse(host, "\U0010ffff", _SYSCTL_CONF)
+    return found
+
+
+def _parse(host: Host, name: str, path: str) -> t.Iterator[_Assignment]:
+    for number, line in enumerate((host.read_text(path) or "").splitlines(), 1):
+        line = line.strip()
+        if line.startswith(("#", ";")):
+            continue
+        match = _ASSIGNMENT.fullmatch(line)
+        if match:
+            yield _Assignment(name, f"{path} line {number}", match[1].replace("/", "."), match[2].strip())
+
+
+def tuned_competitors(host: Host, profile: str | None, wanted: t.Mapping[str, str]) -> list[Competitor]:
+    """What the TuneD ``profile`` (of a running TuneD) sets otherwise than ``wanted``."""
+    settings: dict[str, str] = {}
+    for name in (profile or "").split():
+        settings.update(_profile(host, name, _INCLUDE_DEPTH))
+    return [
+        Competitor(
+            name,
+            f"TuneD profile {profile}",
+            settings[name],
+            f"the active TuneD profile {profile} sets {name} = {settings[name]}",
+        )
+        for name, value in wanted.items()
+        if name in settings and _words(value) not in (_words(part) for part in settings[name].split("|"))
+    ]
+
+
+def _profile(host: Host, name: str, depth: int) -> dict[str, str]:
+    texts = (host.read_text(f"{directory}/{name}/tuned.conf") for directory in _PROFILES)
+    text = next((text for text in texts if text is not None), None)
+    if text is None or not depth or "/" in name:
+        return {}
+    own: dict[str, str] = {}
+    included: dict[str, str] = {}
+    section = ""
+    for line in text.splitlines():
+        line = line.strip()
+        if line.startswith("["):
+            section = line.strip("[]").strip()
+            continue
+        match = _ASSIGNMENT.fullmatch(line)
+        if match is None or line.startswith(("#", ";")):
+            continue
+        key, value = match[1], match[2].strip().lstrip("=<>").strip()
+        if section == "main" and key == "include":
+            for other in re.split(r"[,\s]+", value):
+                included.update(_profile(host, other.lstrip("-"), depth - 1))
+        elif section == "sysctl":
+            own[key.replace("/", ".")] = value
+        elif (section == "vm" and key in ("transparent_hugepages", "transparent_hugepage")) or (
+            section == "sysfs" and key == "/sys/kernel/mm/transparent_hugepage/enabled"
+        ):
+            own[TRANSPARENT_HUGEPAGE] = value
+        elif section == "cpu" and key == "governor":
+            own[CPUFREQ_GOVERNOR] = value
+    return {**included, **own}
+
+
+def _words(value: str) -> list[str]:
+    return value.split()

@@ -1,0 +1,82 @@
+#!/usr/bin/python
+# -*- coding: utf-8 -*-
+# Copyright (c) 2026, numapin.inference contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: tuning_info
+short_description: Say whether a host still is as it was tuned, and who fights that
+version_added: 0.1.0
+author:
+  - numapin.inference contributors (@numapin)
+description:
+  - Holds the running kernel against what M(numapin.inference.kernel_settings) and M(numapin.inference.hugepages) wrote
+    down when they tuned the host.
+  - Names every value that is another now, and whoever will give it another one, a file of C(sysctl.d) that is applied
+    later or the profile of a running TuneD.
+attributes:
+  check_mode:
+    support: full
+    description: Returns the same as without it.
+  diff_mode:
+    support: N/A
+    description: This module changes nothing.
+  idempotent:
+    support: full
+    description: This module changes nothing.
+  platform:
+    support: full
+    platforms: linux
+    description: The systems this module runs on.
+options: {}
+seealso:
+  - module: numapin.inference.kernel_settings
+  - module: numapin.inference.hugepages
+"""
+
+EXAMPLES = r"""
+- name: Ask whether the host still is as it was tuned
+  numapin.inference.tuning_info:
+  register: tuning
+"""
+
+RETURN = r"""
+tuned:
+  description: Whether the host was tuned at all, so as to last over a boot.
+  returned: success
+  type: bool
+  sample: true
+problems:
+  description: What is not as it was tuned, or will not stay so, in sentences.
+  returned: success
+  type: list
+  elements: str
+  sample: ["kernel.numa_balancing is 1, tuned was 0"]
+"""
+
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
+from ansible_collections.numapin.inference.plugins.module_utils._host import Host
+from ansible_collections.numapin.inference.plugins.module_utils._systemd import Systemd
+from ansible_collections.numapin.inference.plugins.module_utils._tuning import read_tuning
+
+
+def main() -> t.NoReturn:
+    """Module entry point."""
+    module = AnsibleModule(argument_spec={}, supports_check_mode=True)
+    try:
+        tuning = read_tuning(Host(), Systemd())
+    except NumapinError as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(changed=False, tuned=tuning.tuned, problems=tuning.problems)
+
+
+if __name__ == "__main__":
+    main()
