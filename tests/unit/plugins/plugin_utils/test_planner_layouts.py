@@ -767,3 +767,12 @@ def test_a_group_among_very_many() -> None:
     facts = machine({0: "0-3"}, connect([gpu(index, 0) for index in range(20)], odd))
     (entry,) = plan(facts, model(tensor_parallel_size=10))["instances"]
     assert entry["gpus"] == [uuid(index) for index in range(1, 20, 2)]
+
+
+def test_a_running_instance_is_not_pushed_out_by_one_whose_memory_may_be_elsewhere() -> None:
+    facts = two_nodes(memory_mib={0: 100, 1: 100})
+    bound = model("b", memory_mib=60)
+    models = [model("a", instances=1, memory_mib=60, memory_policy="preferred"), bound]
+    first = plan(facts, *models, previous=plan(facts, bound))
+    assert [entry["name"] for entry in first["instances"]] == ["a-n0", "b-n0", "b-n1"]
+    assert plan(facts, *models, previous=first) == first
