@@ -13,21 +13,19 @@ import collections.abc as c
 import json
 import re
 import subprocess
-import time
+import typing as t
 
 import pytest
 from fleet.console import FleetError
-from fleet.settings import BUILD, ansible_playbook
-from machines import image, inventory, machine, shapes
+from fleet.settings import BUILD
 from machines.places import LAB
 
-PURPOSE = "tuning"
+if t.TYPE_CHECKING:
+    from machines.booted import Booted
+
 NAME = "expansion"
 NOTES = BUILD / "lab-tuning"
 PLAYBOOK_SECONDS = 600
-COMMAND_SECONDS = 240
-# Restarting takes the emulated machine as long as booting does.
-DOWN_SECONDS = 120
 PAGES = {0: 64, 1: 32}
 VARIABLES = {
     "vllm_models": [],
@@ -76,23 +74,15 @@ time.sleep(600)
 class Story:
     """What was noted on the way, by name."""
 
-    def __init__(self, files: inventory.Files, box: machine.Machine) -> None:
-        self._files = files
-        self._box = box
-        self._boots = 0
+    def __init__(self, machine: Booted) -> None:
+        self._machine = machine
         self.dumps: dict[str, list[str]] = {}
         self.said: dict[str, str] = {}
         self.codes: dict[str, int] = {}
 
     def shell(self, script: str) -> str:
         """Run a script in the machine."""
-        command = ["ssh", "-F", str(self._files.ssh_config), NAME, "bash -s"]
-        done = subprocess.run(
-            command, input=script, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False
-        )
-        if done.returncode:
-            raise FleetError(f"{script.strip().splitlines()[0]} … failed in {NAME}: {done.stderr}")
-        return done.stdout
+        return self._machine.run(script)
 
     def dump(self, name: str) -> None:
         """Note everything that is under our care."""
@@ -100,13 +90,8 @@ class Story:
 
     def play(self, name: str, playbook: str, *arguments: str) -> None:
         """Run a playbook and note what it said."""
-        command, environment = ansible_playbook(
-            f"--inventory={self._files.inventory}",
-            f"--inventory={NOTES / 'groups.yml'}",
-            # A connection that is kept open does not survive a boot.
-            f"--extra-vars=ansible_control_path=%(directory)s/numapin-tuning-{self._box.pid}-{self._boots}",
-            *arguments,
-            playbook,
+        command, environment = self._machine.playbook_command(
+            playbook, f"--inventory={NOTES / 'groups.yml'}", *arguments
         )
         environment.pop("ANSIBLE_FORCE_COLOR", None)
         done = subprocess.run(
@@ -117,15 +102,8 @@ class Story:
 
     def reboot(self) -> None:
         """Boot anew, and wait until everything that is to start has started."""
-        boot = self.shell("cat /proc/sys/kernel/random/boot_id")
-        # The image has no logind, which reboot(8) would ask.
-        self.shell("systemctl --no-block --job-mode=replace-irreversibly start reboot.target")
-        until(DOWN_SECONDS, lambda: not machine.greets(self._box.ssh_port))
-        until(2 * machine.SSH_SECONDS[self._box.accelerator], lambda: machine.greets(self._box.ssh_port))
-        self._boots += 1
+        self._machine.reboot()
         self.shell("systemctl is-system-running --wait || true")
-        if self.shell("cat /proc/sys/kernel/random/boot_id") == boot:
-            raise FleetError(f"{NAME} was to boot anew and did not")
 
     def answers(self) -> dict[str, dict[str, object]]:
         """What questions.yml noted."""
@@ -133,32 +111,19 @@ class Story:
         return found
 
 
-def until(seconds: float, done: c.Callable[[], bool]) -> None:
-    """Wait for something; raises ``FleetError`` when it does not come."""
-    deadline = time.monotonic() + seconds
-    while not done():
-        if time.monotonic() > deadline:
-            raise FleetError(f"{NAME} did not boot within {seconds} s")
-        time.sleep(0.3)
-
-
 @pytest.fixture(scope="module")
-def story() -> c.Iterator[Story]:
+def story(boot: c.Callable[[str], Booted]) -> Story:
     """Tune, ask, boot, undo, boot."""
     NOTES.mkdir(parents=True, exist_ok=True)
     group = {"inference": {"hosts": {NAME: {}}, "vars": VARIABLES}}
     (NOTES / "groups.yml").write_text(json.dumps(group), encoding="utf-8")
-    made, shape = image.ready(), shapes.read(NAME)
     try:
-        box = machine.ready(machine.start(PURPOSE, NAME, shape, made), shape, made)
-        told = Story(inventory.write(PURPOSE, [box]), box)
+        told = Story(boot(NAME))
         told.shell(PROBE)
         tell(told)
-        yield told
     except FleetError as error:
         pytest.exit(f"The machine could not be tuned and asked: {error}", returncode=1)
-    finally:
-        machine.stop(PURPOSE, NAME)
+    return told
 
 
 def tell(story: Story) -> None:

@@ -27,6 +27,7 @@ class Booted:
 
     machine: machine.Machine
     files: inventory.Files
+    boots: int = 1
 
     @classmethod
     @contextlib.contextmanager
@@ -49,11 +50,17 @@ class Booted:
         """What a script for bash prints; ``FleetError`` when it fails and ``check`` is true."""
         return run([*self.ssh, "bash"], stdin=script, timeout_seconds=COMMAND_SECONDS, check=check)
 
-    def playbook(self, path: pathlib.Path, *arguments: str) -> str:
+    def playbook(self, playbook: pathlib.Path | str, *arguments: str) -> str:
         """Run a playbook on this machine, the one host of the inventory that it may touch."""
-        words = [f"--inventory={self.files.inventory}", f"--limit={self.machine.name},localhost", *arguments, str(path)]
-        command, environment = ansible_playbook(*words)
+        command, environment = self.playbook_command(playbook, *arguments)
         return run(command, timeout_seconds=PLAYBOOK_SECONDS, environment=environment)
+
+    def playbook_command(self, playbook: pathlib.Path | str, *arguments: str) -> tuple[list[str], dict[str, str]]:
+        """The words and the environment that run a playbook on this machine."""
+        # A connection that is kept open does not survive a boot.
+        control = f"%(directory)s/numapin-lab-{self.machine.pid}-{self.machine.started_ticks}-{self.boots}"
+        words = [f"--inventory={self.files.inventory}", f"--limit={self.machine.name},localhost"]
+        return ansible_playbook(*words, f"--extra-vars=ansible_control_path={control}", *arguments, str(playbook))
 
     def reset(self) -> None:
         """Begin again: what was done to it is gone."""
@@ -64,3 +71,4 @@ class Booted:
     def reboot(self) -> None:
         """Reboot it from inside, and wait for it."""
         machine.reboot(self.machine, self.ssh)
+        self.boots += 1
