@@ -20,6 +20,9 @@ from machines.places import RUNNING
 INFERENCE, BALANCERS = "inference", "load_balancers"
 MODEL = "tiny"
 SITE_SECONDS = 900
+# A machine has each piece of code in memory once, on whatever node read it first: an instance needs memory of its own,
+# as a model has, for that to be less than a hundredth.
+WORKER_MEMORY_MIB = 900
 
 
 class Member(t.NamedTuple):
@@ -73,7 +76,7 @@ def variables() -> dict[str, dict[str, object]]:
                     "source": MODEL_SOURCE,
                     "tensor_parallel_size": 2,
                     "arguments": {"max-model-len": 4096},
-                    "environment": {"NUMAPIN_ENGINE_WORKER_MEMORY_MIB": "96"},
+                    "environment": {"NUMAPIN_ENGINE_WORKER_MEMORY_MIB": str(WORKER_MEMORY_MIB)},
                 }
             ],
             "vllm_install_method": "existing",

@@ -48,27 +48,28 @@ def placement(name: str, plan: dict[str, t.Any], seen: Inside, when: str) -> Non
         assert frozenset().union(*threads.values()) == planned
         for process in unit.processes:
             assert process.allowed_nodes == {str(node)}, f"{where}: {process.pid} may use nodes {process.allowed_nodes}"
-        FIGURES.append(f"{when}: {where}: {len(threads)} threads on {entry['cpus']}, {pages(where, unit, node)}")
+        FIGURES.append(f"{when}: {where}: {len(threads)} threads on {entry['cpus']}, {pages(where, unit, entry)}")
 
 
-def pages(where: str, unit: Unit, node: int) -> str:
-    """At least 99 % of the pages that an instance placed itself are on its node; numastat knows no others elsewhere.
-
-    Code is in memory once for the whole machine, on the node of whoever read it first: only it may be elsewhere.
-    """
+def pages(where: str, unit: Unit, entry: dict[str, t.Any]) -> str:
+    """At least 99 % of an instance's pages are on its node, by numastat, and only shared code is elsewhere."""
+    (node,) = entry["nodes"]
+    touched = entry["tensor_parallel_size"] * int(entry["environment"]["NUMAPIN_ENGINE_WORKER_MEMORY_MIB"])
     own = {place: sum(process.own_pages.get(place, 0) for process in unit.processes) for place in unit.numastat_mib}
     share = own[node] / sum(own.values())
-    assert sum(own.values()) * 4 // 1024 > 2 * 90, f"{where} holds {own} pages by node, less than its workers touch"
     assert share >= 0.99, f"{where} has its pages on nodes {own}"
-    elsewhere = sum(mib for place, mib in unit.numastat_mib.items() if place != node)
-    shared = sum(process.shared_kib for process in unit.processes) / 1024
     here = unit.numastat_mib[node]
-    assert here >= 2 * 90, f"{where}: numastat says {unit.numastat_mib}"
-    assert elsewhere <= shared + 0.01 * here + ROUNDING_MIB, (
+    assert here >= touched, f"{where}: numastat says {unit.numastat_mib}, less than its workers touch"
+    elsewhere = sum(mib for place, mib in unit.numastat_mib.items() if place != node)
+    assert here / (here + elsewhere) >= 0.99, f"{where}: numastat says {unit.numastat_mib}"
+    # Code is in memory once for the whole machine, on the node of whoever read it first: only it may be elsewhere.
+    shared = sum(process.shared_kib for process in unit.processes) / 1024
+    assert elsewhere <= shared + (1 - share) * here + ROUNDING_MIB, (
         f"{where}: numastat says {unit.numastat_mib}, {shared} shared"
     )
     return (
-        f"{100 * share:.2f} % of its own pages local (numastat: {here:.0f} MiB here, {elsewhere:.1f} of code elsewhere)"
+        f"{100 * here / (here + elsewhere):.2f} % of its pages local by numastat ({here:.0f} MiB, and"
+        f" {elsewhere:.1f} of code elsewhere), {100 * share:.2f} % of its own"
     )
 
 

@@ -197,6 +197,9 @@ def touched(mib: int) -> mmap.mmap:
 
     size = max(mib, 1) * 2**20
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    # As PyTorch does with THP_MEM_ALLOC_ENABLE; a kernel without huge pages refuses.
+    with contextlib.suppress(OSError):
+        memory.madvise(mmap.MADV_HUGEPAGE)
     for offset in range(0, size, mmap.PAGESIZE):
         memory[offset] = 1
     return memory
