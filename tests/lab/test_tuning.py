@@ -169,8 +169,9 @@ def changed(text: str) -> int:
 
 
 def diff(text: str) -> list[str]:
-    """The lines of the diffs."""
-    return [line for line in text.splitlines() if re.match(r"(---|\+\+\+|@@|[-+] ?)", line)]
+    """The lines of the diffs, without vectors: irqbalance moves these while nobody looks."""
+    lines = [line for line in text.splitlines() if re.match(r"(---|\+\+\+|@@|[-+] ?)", line)]
+    return [line for line in lines if not re.match(r"[-+]\S+ \([0-9a-f]{4}:[0-9a-f:.]+\) ", line)]
 
 
 def test_each_node_gets_its_pages_exactly(story: Story) -> None:
