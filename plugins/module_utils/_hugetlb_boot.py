@@ -90,5 +90,5 @@ def main(_arguments: list[str]) -> int:
     except NumapinError as error:
         problems = [str(error)]
     for problem in problems:
-        print(f"numapin-hugepages: {problem}", file=sys.stderr)
+        sys.stderr.write(f"numapin-hugepages: {problem}\n")
     return 1 if problems else 0

@@ -199,7 +199,8 @@ def notify(message: str) -> None:
 
 def say(line: str) -> None:
     """Write a line to the journal."""
-    print(line, flush=True)
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def serve(keeper: Keeper) -> t.NoReturn:
@@ -226,6 +227,10 @@ def serve(keeper: Keeper) -> t.NoReturn:
         reason = heard or "at the regular look"
 
 
+def _end(_number: int, _frame: object) -> t.NoReturn:
+    raise SystemExit(0)
+
+
 def main(arguments: list[str]) -> int:
     """Run as the service, or once."""
     parser = argparse.ArgumentParser(
@@ -235,14 +240,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--root", default="/", help="a laid-out tree instead of the running machine, for tests")
     parser.add_argument("--once", action="store_true", help="look once, print what was moved, and end")
     given = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
+    signal.signal(signal.SIGTERM, _end)
     keeper = Keeper(given.configuration, given.root, say)
     try:
         if not given.once:
             serve(keeper)
         run = keeper.keep("once")
     except NumapinError as error:
-        print(error, file=sys.stderr)
+        sys.stderr.write(f"{error}\n")
         return 1
     except KeyboardInterrupt:
         return 130

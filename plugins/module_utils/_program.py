@@ -84,6 +84,9 @@ def _source(name: str) -> str:
     full_name = f"{_PACKAGE}.{name}"
     spec = importlib.util.find_spec(full_name)
     source = getattr(spec.loader, "get_source", lambda _name: None)(full_name) if spec else None
+    if isinstance(source, bytes):
+        # Ansible's own loader of collections, on a controller.
+        source = source.decode()
     if not isinstance(source, str):
         raise ProgramError(f"the source of {full_name} cannot be read: install the collection on the controller again")
     return source
