@@ -120,10 +120,15 @@ collection: $(ENVIRONMENT)
 sanity: collection ## ansible-test sanity on the built and installed collection
 	@$(STEP) 15m "ansible-test: sanity" tools/ansible-test sanity
 
-units: collection ## ansible-test units on the built and installed collection
+# With strace tests see that check mode writes nothing.
+.PHONY: strace
+strace:
+	@$(STEP) 5m "strace, for what check mode does" tools/apt-install strace
+
+units: collection strace ## ansible-test units on the built and installed collection
 	@$(STEP) 10m "ansible-test: units" tools/ansible-test units
 
-integration: collection ## ansible-test integration targets on this machine
+integration: collection strace ## ansible-test integration targets on this machine
 	@$(STEP) 10m "ansible-test: integration" tools/ansible-test integration
 
 lab-image: $(ENVIRONMENT) # what machines of the lab start from
