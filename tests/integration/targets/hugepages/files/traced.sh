@@ -7,7 +7,7 @@
 # file, a mount or another process's work. Opening a file for reading and starting a program are none.
 
 set -euo pipefail
-export PYTHONPATH=$4:${PYTHONPATH:-}
+export PYTHONPATH=$4:${PYTHONPATH:-} PYTHONDONTWRITEBYTECODE=1
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 printf '%s' "$3" >"$place/arguments"
