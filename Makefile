@@ -134,8 +134,8 @@ integration: collection strace ## ansible-test integration targets on this machi
 lab-image: $(ENVIRONMENT) # what machines of the lab start from
 	@$(STEP) 15m "lab: packages and image" python3 tests/lab prepare
 
-lab-facts: lab-image $(DEV) ## numa_facts against numactl, lscpu and lspci, and plans, on virtual machines of five shapes
-	@$(STEP) 15m "lab: facts of five machines and of this one" pytest -q -s tests/lab/test_facts.py tests/lab/test_plans.py
+lab-facts: lab-image $(DEV) ## numa_facts against numactl, lscpu and lspci, and plans, on virtual machines of six shapes
+	@$(STEP) 15m "lab: facts of six machines and of this one" pytest -q -s tests/lab/test_facts.py tests/lab/test_plans.py
 
 lab-machines: lab-image $(DEV) ## the lab's machines themselves: what can be moved in them and what not, a reset
 	@$(STEP) 10m "lab: machines" pytest -q -s tests/lab/test_machines.py

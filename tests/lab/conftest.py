@@ -26,7 +26,7 @@ if t.TYPE_CHECKING:
     from machines.booted import Booted
     from machines.observation import Observation
 
-OBSERVED_SHAPES = ("gpu-server", "two-sockets", "four-nodes", "smt-offline", "one-node")
+OBSERVED_SHAPES = ("gpu-server", "two-sockets", "four-nodes", "smt-offline", "one-node", "sparse")
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,7 @@ EXPECTED: dict[str, Placed] = {
     # CPU 1, the sibling of 0, and CPUs 4 and 5 are offline.
     "smt-offline": [(0, "0", ""), (1, "2-3", "")],
     "one-node": [(0, "1", "0")],
+    "sparse": [(0, "1", "0"), (1, "3", "2")],
 }
 GPUS_OF_A_NODE = 2
 
@@ -39,6 +40,7 @@ REFUSED: list[tuple[str, dict[str, t.Any], str]] = [
     ("four-nodes", {"instances": 4}, "node 3 takes no instance (it has memory but no CPUs)"),
     ("four-nodes", {"device": "gpu"}, "this host has no GPU"),
     ("smt-offline", {"instances": 3}, "there is room for 2: node 0 has 1 core for instances"),
+    ("sparse", {"instances": 3}, "there is room for 2"),
     ("one-node", {"tensor_parallel_size": 2}, "cannot stay inside one node"),
 ]
 
