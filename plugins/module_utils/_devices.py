@@ -193,8 +193,10 @@ def _read_sriov(host: Host, pci: PciTree, address: str) -> Sriov | None:
     if physical_function is not None:
         return Sriov(None, None, physical_function)
     directory = f"/sys/bus/pci/devices/{address}"
-    total = host.read_int(f"{directory}/sriov_totalvfs")
-    return None if total is None else Sriov(total, host.read_int(f"{directory}/sriov_numvfs"), None)
+    total, now = (host.read_int(f"{directory}/{name}") for name in ("sriov_totalvfs", "sriov_numvfs"))
+    if total is None or total < 0:
+        return None
+    return Sriov(total, None if now is None or now < 0 else now, None)
 
 
 def _read_port(host: Host, directory: str, port: int) -> InfinibandPort:

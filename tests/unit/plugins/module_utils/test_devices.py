@@ -164,6 +164,16 @@ def test_speed_and_link(root: Path, files: dict[str, str], expected: tuple[int |
     assert (nic.speed_mbps, nic.link) == expected
 
 
+@pytest.mark.parametrize(
+    ("total", "now", "expected"), [("-1", "0", None), ("4", "-1", Sriov(4, None, None)), ("4", "2", Sriov(4, 2, None))]
+)
+def test_fewer_than_no_virtual_functions_are_unknown(root: Path, total: str, now: str, expected: Sriov | None) -> None:
+    add_nic(root, f"{PORT}/0000:41:00.0", "ens1")
+    trees.write(root / f"sys/devices/{PORT}/0000:41:00.0/sriov_totalvfs", total)
+    trees.write(root / f"sys/devices/{PORT}/0000:41:00.0/sriov_numvfs", now)
+    assert [nic.sriov for nic in nics_of(root)] == [expected]
+
+
 def test_virtual_functions(root: Path) -> None:
     add_nic(root, f"{PORT}/0000:41:00.0", "ens1")
     trees.write(root / f"sys/devices/{PORT}/0000:41:00.0/sriov_totalvfs", "4\n")
