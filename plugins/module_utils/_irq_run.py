@@ -19,6 +19,7 @@ from ansible_collections.numapin.inference.plugins.module_utils._irq_apply impor
     REFUSED,
     UNCHANGEABLE,
     Outcome,
+    Seen,
     Writer,
     look,
     place,
@@ -33,7 +34,7 @@ from ansible_collections.numapin.inference.plugins.module_utils._irq_masks impor
 )
 from ansible_collections.numapin.inference.plugins.module_utils._irq_rules import Options, Plan, Wanted
 from ansible_collections.numapin.inference.plugins.module_utils._irq_state import STATE_DIRECTORY, Originals
-from ansible_collections.numapin.inference.plugins.module_utils._irqs import IrqError, Vector
+from ansible_collections.numapin.inference.plugins.module_utils._irqs import DEFAULT_AFFINITY, IrqError, Vector
 
 if t.TYPE_CHECKING:
     from ansible_collections.numapin.inference.plugins.module_utils._irq_devices import Machine
@@ -93,14 +94,7 @@ def converge(
     seen = look(machine.affinities, wanted.vectors)
     masks = wanted_masks(machine.host, wanted, options.default_smp_affinity)
     if not check_mode:
-        for one in seen:
-            if one.request is not None and not one.as_wanted:
-                originals.keep(one.wanted.vector, one.request)
-        for mask in masks:
-            text = read_mask(machine.host, mask.path)
-            if text is not None and cpus_in(text) != mask.cpus:
-                originals.masks.setdefault(mask.path, text)
-        originals.save()
+        _keep(machine, seen, masks, originals)
     placed = place(machine.affinities, seen, check_mode=check_mode, writer=writer)
     labels = {one.vector.device: one.device for one in wanted.vectors if one.vector.device}
     return Run(
@@ -110,6 +104,25 @@ def converge(
         labels,
         (*wanted.warnings, *wanted.idle),
     )
+
+
+def _keep(machine: Machine, seen: t.Iterable[Seen], masks: t.Iterable[WantedMask], originals: Originals) -> None:
+    """Keep what is there before the first write, also where it is as wanted: a driver's reload makes it otherwise."""
+    for mask in masks:
+        text = read_mask(machine.host, mask.path)
+        if text is not None and cpus_in(text) is not None:
+            originals.masks.setdefault(mask.path, text)
+    default = cpus_in(originals.masks.get(DEFAULT_AFFINITY))
+    now = cpus_in(read_mask(machine.host, DEFAULT_AFFINITY))
+    for one in seen:
+        if one.request is None or one.before is None:
+            continue
+        request = one.request
+        # One that came into being since has the default that we set: without us it would have the one before.
+        if default and now is not None and now != default and one.before <= now:
+            request = machine.affinities.format(default)
+        originals.keep(one.wanted.vector, request)
+    originals.save()
 
 
 def restore(machine: Machine, originals: Originals, *, check_mode: bool, writer: Writer | None = None) -> Run:

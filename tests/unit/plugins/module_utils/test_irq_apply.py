@@ -319,6 +319,35 @@ def test_the_first_original_stays(tmp_path: Path) -> None:
     assert [request(root, number) for number in (4, 30, 31, 32)] == ["0-7"] * 4
 
 
+def test_what_is_as_wanted_at_first_is_kept_as_well(tmp_path: Path) -> None:
+    root = irq_trees.lay_out(tmp_path)
+    (root / "proc/irq/31/smp_affinity_list").write_text("1\n", encoding="utf-8")
+    (root / "sys/class/net/eth0/queues/tx-0/xps_cpus").write_text("05\n", encoding="utf-8")
+    rule = {**RULE, "xps": True}
+    place(Kernel(root), rule)
+    # The driver is loaded anew.
+    (root / "proc/irq/31/smp_affinity_list").write_text("0-7\n", encoding="utf-8")
+    (root / "sys/class/net/eth0/queues/tx-0/xps_cpus").write_text("00\n", encoding="utf-8")
+    place(Kernel(root), rule)
+    put_back(Kernel(root))
+    assert request(root, 31) == "1"
+    assert int((root / "sys/class/net/eth0/queues/tx-0/xps_cpus").read_text(encoding="utf-8"), 16) == 5
+
+
+def test_our_default_is_no_original(tmp_path: Path) -> None:
+    root = irq_trees.lay_out(tmp_path)
+    # Like our default, and the administrator's: it was so before ours was in force.
+    (root / "proc/irq/30/smp_affinity_list").write_text("0\n", encoding="utf-8")
+    place(Kernel(root), default_smp_affinity="0,4")
+    # More queues: the kernel gives them the default in force, or a part of it.
+    for number, given in ((33, "0,4"), (34, "4"), (35, "7")):
+        (root / f"sys/bus/pci/devices/{ETH0}/msi_irqs/{number}").write_text("msix\n", encoding="utf-8")
+        irq_trees.add_vector(root, number, f"{ETH0}-{number}", given)
+    place(Kernel(root), default_smp_affinity="0,4")
+    kept = Originals.load(state_directory(str(root))).vectors[ETH0]
+    assert kept == {"0": "0", "1": "0-7", "2": "0-7", "3": "0-7", "4": "0-7", "5": "7"}
+
+
 def test_originals_are_there_before_the_first_write(tmp_path: Path) -> None:
     seen: list[dict[str, dict[str, str]]] = []
 
