@@ -107,22 +107,27 @@ class Setup:
         self._environment: tuple[str, str | None, str | None] | None = None  # path, text before, text after
         self._administrators = self._originals.irqbalance.get("administrators")
         path = self.irqbalance.environment_file
-        if not self.irqbalance.installed or path is None or not self.irqbalance.takes_arguments:
-            if self._bans:
-                raise IrqError(
-                    "irqbalance: coexist needs a service that takes IRQBALANCE_ARGS from a file, and this host's"
-                    " irqbalance.service does not: choose stop or ignore"
-                )
+        if not self._bans:
+            self._plan_without_bans(self._originals.irqbalance.get("environment_file") or path)
             return
+        if path is None or not self.irqbalance.takes_arguments:
+            raise IrqError(
+                "irqbalance: coexist needs a service that takes IRQBALANCE_ARGS from a file, and this host's"
+                " irqbalance.service does not: choose stop or ignore"
+            )
         before = _irqbalance.read_environment(path)
-        if self._bans:
-            arguments = _irqbalance.with_our_script(before or "", path)
-            self._administrators = arguments.administrators or self._administrators
-            after: str | None = arguments.text
-        else:
-            after = _irqbalance.without_our_script(before or "", self._administrators, path)
-            after = after if after or not self._originals.irqbalance.get("file_made") else None
-            after = before if before is None else after
+        arguments = _irqbalance.with_our_script(before or "", path)
+        self._administrators = arguments.administrators or self._administrators
+        self._environment = path, before, arguments.text
+
+    def _plan_without_bans(self, path: str | None) -> None:
+        """Take our script out of the file that has it, also when irqbalance is masked or gone: the file stays."""
+        before = None if path is None else _irqbalance.read_environment(path)
+        if path is None or before is None or _irqbalance.POLICY_SCRIPT not in before:
+            return
+        after: str | None = _irqbalance.without_our_script(before, self._administrators, path)
+        if not after and self._originals.irqbalance.get("file_made"):
+            after = None
         self._environment = path, before, after
 
     def _wanted_files(self, python: str) -> tuple[list[WantedFile], list[WantedDirectory]]:
@@ -151,7 +156,7 @@ class Setup:
     @property
     def irqbalance_restarts(self) -> bool:
         """Whether irqbalance has to read anew what it may touch; it moves everything else when it does."""
-        if not self.irqbalance.active or self._wanted.irqbalance == "stop":
+        if not (self.irqbalance.installed and self.irqbalance.active) or self._wanted.irqbalance == "stop":
             return False
         return self._environment_changes or _irqbalance.POLICY_SCRIPT in self._plan.changed_files
 
@@ -242,18 +247,21 @@ class Setup:
         if self._bans:
             if self._administrators:
                 kept["administrators"] = self._administrators
-            if self._environment is not None and self._environment[1] is None:
-                kept["file_made"] = True
+            if self._environment is not None:
+                kept["environment_file"] = self._environment[0]
+                if self._environment[1] is None:
+                    kept["file_made"] = True
         else:
-            kept.pop("administrators", None)
-            kept.pop("file_made", None)
+            for key in ("administrators", "file_made", "environment_file"):
+                kept.pop(key, None)
         self._originals.save()
 
     def _bring_irqbalance_back(self) -> None:
         before = self._originals.irqbalance.pop("service")
-        if before.get("enabled"):
+        there = self.irqbalance.installed
+        if there and before.get("enabled"):
             self._systemd.change("enable", [_irqbalance.UNIT])
-        if before.get("active"):
+        if there and before.get("active"):
             self._systemd.change("start", [_irqbalance.UNIT])
         self._originals.save()
 

@@ -51,7 +51,8 @@ def find(run: _commands.Runner = _commands.run) -> Irqbalance:
         return ABSENT
     result = run(("systemctl", "show", f"--property={','.join(_PROPERTIES)}", UNIT), _CALL_TIMEOUT_SECONDS)
     if result.rc != 0:
-        return ABSENT
+        said = result.stderr.strip() or result.stdout.strip() or f"exit status {result.rc}"
+        raise IrqError(f"systemctl show {UNIT} failed, so nobody knows whether irqbalance is there: {said}")
     values: dict[str, list[str]] = {}
     for line in result.stdout.splitlines():
         name, _equals, value = line.partition("=")

@@ -38,14 +38,18 @@ class Systemd:
     def __call__(self, argv: t.Sequence[str], timeout_seconds: float) -> _commands.Result:
         self.calls.append(argv[1])
         if argv[-1] == _irqbalance.UNIT:
-            there = self.irqbalance != "absent"
+            load_state = {"absent": "not-found", "masked": "masked"}.get(self.irqbalance, "loaded")
+            there = load_state == "loaded"
             lines = [
-                f"LoadState={'loaded' if there else 'not-found'}",
+                f"LoadState={load_state}",
                 f"ActiveState={self.irqbalance if there else 'inactive'}",
                 f"UnitFileState={'enabled' if self.irqbalance == 'active' else 'disabled'}",
-                f"EnvironmentFiles={self.environment} (ignore_errors=yes)",
-                f"ExecStart={{ argv[]=/usr/sbin/irqbalance {self.arguments} ; }}",
             ]
+            if there:
+                lines += [
+                    f"EnvironmentFiles={self.environment} (ignore_errors=yes)",
+                    f"ExecStart={{ argv[]=/usr/sbin/irqbalance {self.arguments} ; }}",
+                ]
         else:
             enabled = "enabled" if self.unit == "active" else "disabled"
             lines = ["LoadState=loaded", f"ActiveState={self.unit}", f"UnitFileState={enabled}"]
@@ -122,6 +126,21 @@ def test_bans_go_when_they_are_not_wanted(systemd: Systemd, tmp_path: Path) -> N
     systemd.environment.write_text(ours, encoding="utf-8")
     planned = setup(COEXIST._replace(irqbalance="ignore"), systemd, tmp_path, {"administrators": "/opt/own"})
     assert planned.report["irqbalance"] == "restarted"
+    assert planned.diff()[-1]["after"] == 'IRQBALANCE_ARGS="--policyscript=/opt/own"\n'
+
+
+@pytest.mark.parametrize("irqbalance", ["masked", "absent"])
+def test_bans_go_when_irqbalance_is_masked_or_removed(systemd: Systemd, tmp_path: Path, irqbalance: str) -> None:
+    systemd.environment.write_text(_irqbalance.with_our_script("", "f").text, encoding="utf-8")
+    systemd.irqbalance = irqbalance
+    kept = {"administrators": "/opt/own", "environment_file": str(systemd.environment)}
+    planned = setup(Leftovers(None, "ignore", (), ()), systemd, tmp_path, kept)
+    assert planned.report["irqbalance"] == "configured"
+    assert planned.diff()[-1]["after"] == ""
+    systemd.environment.write_text(
+        _irqbalance.with_our_script("IRQBALANCE_ARGS=-l /opt/own\n", "f").text, encoding="utf-8"
+    )
+    planned = setup(Leftovers(None, "ignore", (), ()), systemd, tmp_path, kept)
     assert planned.diff()[-1]["after"] == 'IRQBALANCE_ARGS="--policyscript=/opt/own"\n'
 
 

@@ -123,6 +123,8 @@ def test_find(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_commands, "find_executable", lambda _name: "/usr/bin/systemctl")
     found = _irqbalance.find(lambda _argv, _seconds: _commands.Result(0, SHOWN, ""))
     assert found == (True, True, True, "/etc/default/irqbalance", True)
+    with pytest.raises(IrqError, match="nobody knows whether irqbalance is there: Connection timed out"):
+        _irqbalance.find(lambda _argv, _seconds: _commands.Result(1, "", "Connection timed out\n"))
     absent = "LoadState=not-found\nActiveState=inactive\nUnitFileState=\n"
     assert _irqbalance.find(lambda _argv, _seconds: _commands.Result(0, absent, "")).installed is False
 
