@@ -230,6 +230,7 @@ class Setup:
         self._files.apply(self._plan)
         if environment is not None and self._environment_changes:
             _irqbalance.write_environment(environment[0], environment[2])
+        self._forget_bans()
         if self._unit is not None and _UNIT_PATH in (*self._plan.changed_files, *self._plan.removed_files):
             self._systemd.daemon_reload()
         if self.irqbalance_stops:
@@ -251,10 +252,14 @@ class Setup:
                 kept["environment_file"] = self._environment[0]
                 if self._environment[1] is None:
                     kept["file_made"] = True
-        else:
-            for key in ("administrators", "file_made", "environment_file"):
-                kept.pop(key, None)
         self._originals.save()
+
+    def _forget_bans(self) -> None:
+        """Only once the files are written: a run that fails before needs the administrator's script again."""
+        if not self._bans:
+            for key in ("administrators", "file_made", "environment_file"):
+                self._originals.irqbalance.pop(key, None)
+            self._originals.save()
 
     def _bring_irqbalance_back(self) -> None:
         before = self._originals.irqbalance.pop("service")

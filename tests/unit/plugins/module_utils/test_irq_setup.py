@@ -144,6 +144,26 @@ def test_bans_go_when_irqbalance_is_masked_or_removed(systemd: Systemd, tmp_path
     assert planned.diff()[-1]["after"] == 'IRQBALANCE_ARGS="--policyscript=/opt/own"\n'
 
 
+def test_a_write_that_fails_forgets_nothing(systemd: Systemd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = _irqbalance.with_our_script("IRQBALANCE_ARGS=-l /opt/own\n", "f").text
+    systemd.environment.write_text(ours, encoding="utf-8")
+    kept = {"administrators": "/opt/own", "environment_file": str(systemd.environment)}
+    planned = setup(Leftovers(None, "ignore", (), ()), systemd, tmp_path, dict(kept))
+
+    def full(_path: str, _text: str | None) -> t.NoReturn:
+        raise IrqError("no space left on device")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(_irqbalance, "write_environment", full)
+        with pytest.raises(IrqError, match="no space"):
+            planned.before_placing()
+    assert {key: planned._originals.irqbalance[key] for key in kept} == kept
+    assert {key: Originals.load(str(tmp_path / "state")).irqbalance[key] for key in kept} == kept
+    planned.before_placing()
+    assert planned._originals.irqbalance == {}
+    assert systemd.environment.read_text(encoding="utf-8") == 'IRQBALANCE_ARGS="--policyscript=/opt/own"\n'
+
+
 def test_nothing_to_do(systemd: Systemd, tmp_path: Path) -> None:
     planned = setup(Leftovers(None, "ignore", (), ()), systemd, tmp_path)
     assert not planned.changed
