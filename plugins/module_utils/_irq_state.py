@@ -110,13 +110,18 @@ def one_at_a_time(directory: str) -> t.Iterator[None]:
         os.close(descriptor)
 
 
-def replace_file(path: str, text: str, mode: int = 0o600) -> None:
-    """Put a new file in another's place, whole or not at all. Raises ``IrqError``."""
+def replace_file(path: str, text: str, mode: int = 0o600, owner: tuple[int, int] | None = None) -> None:
+    """Put a new file in another's place, whole or not at all. Raises ``IrqError``.
+
+    Bytes that are no UTF-8 and were read with ``surrogateescape`` are written as they were.
+    """
     part = f"{path}.numapin"
     try:
         os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
-        with open(descriptor, "w", encoding="utf-8") as file:
+        with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
+            if owner is not None:
+                os.fchown(file.fileno(), *owner)
             os.fchmod(file.fileno(), mode)
             file.write(text)
             file.flush()

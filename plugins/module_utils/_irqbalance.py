@@ -220,7 +220,11 @@ def read_environment(path: str) -> str | None:
 
 
 def write_environment(path: str, text: str | None) -> None:
-    """Write the file, whole or not at all; ``None`` removes it. Raises ``IrqError``."""
+    """Write the file, whole or not at all; ``None`` removes it. Raises ``IrqError``.
+
+    It keeps its owner and mode, and a link stays a link: what it leads to is written.
+    """
+    path = os.path.realpath(path)
     if text is None:
         try:
             os.unlink(path)
@@ -228,7 +232,8 @@ def write_environment(path: str, text: str | None) -> None:
             raise IrqError(f"{path} could not be removed: {error.strerror}") from error
         return
     try:
-        mode = os.stat(path).st_mode & 0o7777
+        now = os.stat(path)
     except OSError:
-        mode = 0o644
-    replace_file(path, text, mode)
+        replace_file(path, text, 0o644)
+    else:
+        replace_file(path, text, now.st_mode & 0o7777, (now.st_uid, now.st_gid))

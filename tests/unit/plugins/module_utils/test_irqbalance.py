@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import typing as t
 
@@ -138,3 +139,20 @@ def test_environment_file_keeps_its_mode(tmp_path: Path) -> None:
     _irqbalance.write_environment(str(path), None)
     assert _irqbalance.read_environment(str(path)) is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_environment_file_of_another_encoding_behind_a_link(tmp_path: Path) -> None:
+    real = tmp_path / "real"
+    real.write_bytes(b"# f\xfcr den Cluster\n")
+    if os.geteuid() == 0:
+        os.chown(real, 1, 2)
+    owner = real.stat().st_uid, real.stat().st_gid
+    link = tmp_path / "irqbalance"
+    link.symlink_to("real")
+    text = _irqbalance.read_environment(str(link))
+    assert text is not None
+    _irqbalance.write_environment(str(link), f"{text}IRQBALANCE_ONESHOT=1\n")
+    assert link.is_symlink()
+    assert real.read_bytes() == b"# f\xfcr den Cluster\nIRQBALANCE_ONESHOT=1\n"
+    assert (real.stat().st_uid, real.stat().st_gid) == owner
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["irqbalance", "real"]
