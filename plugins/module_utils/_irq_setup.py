@@ -22,6 +22,7 @@ from ansible_collections.numapin.inference.plugins.module_utils._files import (
     WantedFile,
     diff,
 )
+from ansible_collections.numapin.inference.plugins.module_utils._irq_state import SERVICE
 from ansible_collections.numapin.inference.plugins.module_utils._irqs import IrqError
 from ansible_collections.numapin.inference.plugins.module_utils._program import PROGRAM_DIRECTORY, program
 from ansible_collections.numapin.inference.plugins.module_utils._systemd import Systemd, SystemdError
@@ -29,11 +30,12 @@ from ansible_collections.numapin.inference.plugins.module_utils._systemd import 
 if t.TYPE_CHECKING:
     from ansible_collections.numapin.inference.plugins.module_utils._irq_state import Originals
 
-UNIT = "numapin-irq-affinity.service"
+UNIT = SERVICE
 PROGRAM = f"{PROGRAM_DIRECTORY}/irq-affinity.pyz"
 _UNIT_PATH = f"/etc/systemd/system/{UNIT}"
 _CONFIGURATION = _irq_service.CONFIGURATION
-_START_SECONDS = 60
+# Longer than the service waits for a run that has the lock.
+_START_SECONDS = 80
 _UNIT_TEXT = """# Written by the Ansible collection numapin.inference, module irq_affinity.
 [Unit]
 Description=Interrupts on their NUMA nodes (numapin)

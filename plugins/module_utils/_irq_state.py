@@ -15,6 +15,7 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 import typing as t
 
 from ansible_collections.numapin.inference.plugins.module_utils._irqs import IrqError
@@ -22,9 +23,12 @@ from ansible_collections.numapin.inference.plugins.module_utils._irqs import Irq
 if t.TYPE_CHECKING:
     from ansible_collections.numapin.inference.plugins.module_utils._irqs import Vector
 
+SERVICE = "numapin-irq-affinity.service"
 STATE_DIRECTORY = "/var/lib/numapin"
 _FILE = "irq-affinity.json"
 _VERSION = 1
+_LOCK_SECONDS = 60.0
+_LOCK_PAUSE_SECONDS = 0.1
 
 
 class Originals:
@@ -96,18 +100,36 @@ class Originals:
 
 
 @contextlib.contextmanager
-def one_at_a_time(directory: str) -> t.Iterator[None]:
-    """Keep the module and the service apart; whoever comes second waits. Raises ``IrqError``."""
+def one_at_a_time(directory: str, seconds: float = _LOCK_SECONDS) -> t.Iterator[None]:
+    """Keep the module and the service apart; whoever comes second waits, not for ever. Raises ``IrqError``."""
     try:
         os.makedirs(directory, mode=0o755, exist_ok=True)
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise IrqError(f"{directory}: {error.strerror}; is this run as root (become)?") from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _lock(descriptor, directory, seconds)
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, directory: str, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                raise IrqError(
+                    f"{directory} has been locked by another run, or by the service {SERVICE}, for {seconds:g} seconds:"
+                    f" see systemctl status {SERVICE}, and restart the service if it hangs"
+                ) from None
+            time.sleep(_LOCK_PAUSE_SECONDS)
+        except OSError as error:
+            raise IrqError(f"{directory} cannot be locked: {error.strerror}") from error
+        else:
+            return
 
 
 def replace_file(path: str, text: str, mode: int = 0o600, owner: tuple[int, int] | None = None) -> None:

@@ -24,7 +24,7 @@ from ansible_collections.numapin.inference.plugins.module_utils._irq_run import 
     summary,
     table,
 )
-from ansible_collections.numapin.inference.plugins.module_utils._irq_state import Originals
+from ansible_collections.numapin.inference.plugins.module_utils._irq_state import Originals, one_at_a_time
 from ansible_collections.numapin.inference.plugins.module_utils._irqs import IrqError
 from ansible_collections.numapin.inference.tests.unit.plugins.module_utils import irq_trees
 from ansible_collections.numapin.inference.tests.unit.plugins.module_utils.irq_trees import ETH0, Kernel, request
@@ -365,6 +365,14 @@ def test_damaged_originals_are_refused(tmp_path: Path) -> None:
     (root / "var/lib/numapin/irq-affinity.json").write_text('{"version": 9}', encoding="utf-8")
     with pytest.raises(IrqError, match=r"is damaged \(its version is 9, known is 1\): restore it from a backup"):
         place(Kernel(root))
+
+
+def test_who_holds_the_lock_too_long_is_named(tmp_path: Path) -> None:
+    said = pytest.raises(IrqError, match=r"service numapin-irq-affinity.* for 0.2 seconds")
+    with one_at_a_time(str(tmp_path)), said, one_at_a_time(str(tmp_path), 0.2):
+        pass
+    with one_at_a_time(str(tmp_path), 0.2):
+        pass
 
 
 def test_what_is_said(tmp_path: Path) -> None:
