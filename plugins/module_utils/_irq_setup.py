@@ -11,6 +11,7 @@ Everything is planned before anything is written. ``Setup`` is one run of the mo
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import typing as t
@@ -25,7 +26,11 @@ from ansible_collections.numapin.inference.plugins.module_utils._files import (
 from ansible_collections.numapin.inference.plugins.module_utils._irq_state import SERVICE
 from ansible_collections.numapin.inference.plugins.module_utils._irqs import IrqError
 from ansible_collections.numapin.inference.plugins.module_utils._program import PROGRAM_DIRECTORY, program
-from ansible_collections.numapin.inference.plugins.module_utils._systemd import Systemd, SystemdError
+from ansible_collections.numapin.inference.plugins.module_utils._systemd import (
+    CONFIG_ID_VARIABLE,
+    Systemd,
+    SystemdError,
+)
 
 if t.TYPE_CHECKING:
     from ansible_collections.numapin.inference.plugins.module_utils._irq_state import Originals
@@ -36,6 +41,7 @@ _UNIT_PATH = f"/etc/systemd/system/{UNIT}"
 _CONFIGURATION = _irq_service.CONFIGURATION
 # Longer than the service waits for a run that has the lock.
 _START_SECONDS = 80
+_RESTART_DUE = "restart_due"
 _UNIT_TEXT = """# Written by the Ansible collection numapin.inference, module irq_affinity.
 [Unit]
 Description=Interrupts on their NUMA nodes (numapin)
@@ -43,6 +49,7 @@ After=systemd-udevd.service irqbalance.service
 
 [Service]
 Type=notify
+Environment={variable}={config_id}
 ExecStart={python} -I {program}
 Restart=always
 RestartSec=5
@@ -98,6 +105,12 @@ class Setup:
         files, directories = self._wanted_files(python)
         self._plan = self._files.plan(files, directories, check_mode=check_mode)
         self._unit = self._systemd.show([UNIT])[UNIT] if self._has_systemd else None
+        # A run that wrote the files and failed to restart the service leaves one of the old program.
+        self._runs_this = (
+            self._unit is not None
+            and wanted.configuration is not None
+            and self._systemd.variable(self._unit.main_pid, CONFIG_ID_VARIABLE) == self._config_id
+        )
         # As planned: what is written below must not change the answer.
         self.changed = self._changes()
         self.report = self._report()
@@ -134,12 +147,21 @@ class Setup:
 
     def _wanted_files(self, python: str) -> tuple[list[WantedFile], list[WantedDirectory]]:
         files, directories = [], []
+        self._config_id = ""
         configuration = self._wanted.configuration
         if configuration is not None:
             text = json.dumps(configuration, indent=2, sort_keys=True) + "\n"
-            unit = _UNIT_TEXT.format(python=python, program=PROGRAM, start_seconds=_START_SECONDS)
+            archive = program("_irq_service")
+            self._config_id = hashlib.sha256(archive + text.encode()).hexdigest()[:16]
+            unit = _UNIT_TEXT.format(
+                python=python,
+                program=PROGRAM,
+                start_seconds=_START_SECONDS,
+                variable=CONFIG_ID_VARIABLE,
+                config_id=self._config_id,
+            )
             files = [
-                WantedFile(PROGRAM, program("_irq_service"), 0o644, owner="root", group="root"),
+                WantedFile(PROGRAM, archive, 0o644, owner="root", group="root"),
                 WantedFile(_CONFIGURATION, text.encode(), 0o644, owner="root", group="root"),
                 WantedFile(_UNIT_PATH, unit.encode(), 0o644, owner="root", group="root"),
             ]
@@ -160,6 +182,8 @@ class Setup:
         """Whether irqbalance has to read anew what it may touch; it moves everything else when it does."""
         if not (self.irqbalance.installed and self.irqbalance.active) or self._wanted.irqbalance == "stop":
             return False
+        if _RESTART_DUE in self._originals.irqbalance:
+            return True
         return self._environment_changes or _irqbalance.POLICY_SCRIPT in self._plan.changed_files
 
     @property
@@ -183,12 +207,24 @@ class Setup:
         ours = {PROGRAM, _CONFIGURATION, _UNIT_PATH}
         if ours & set(self._plan.changed_files):
             return "restart"
-        return None if self._unit.active_state == "active" and self._unit.enabled else "start"
+        if self._unit.active_state != "active" or not self._unit.enabled:
+            return "start"
+        return None if self._runs_this else "restart"
+
+    @property
+    def _reloads(self) -> bool:
+        """Whether systemd knows another unit than the one on disk, or will once it is written."""
+        if self._unit is None:
+            return False
+        changed = _UNIT_PATH in (*self._plan.changed_files, *self._plan.removed_files)
+        return changed or (self._wanted.configuration is not None and self._unit.needs_reload)
 
     def _changes(self) -> bool:
         return bool(
             self._plan.changed
             or self._environment_changes
+            or self.irqbalance_restarts
+            or self._reloads
             or self._service_action
             or self.irqbalance_stops
             or self.irqbalance_comes_back
@@ -233,7 +269,7 @@ class Setup:
         if environment is not None and self._environment_changes:
             _irqbalance.write_environment(environment[0], environment[2])
         self._forget_bans()
-        if self._unit is not None and _UNIT_PATH in (*self._plan.changed_files, *self._plan.removed_files):
+        if self._reloads:
             self._systemd.daemon_reload()
         if self.irqbalance_stops:
             self._systemd.change("disable", [_irqbalance.UNIT], "--now")
@@ -241,12 +277,17 @@ class Setup:
             self._bring_irqbalance_back()
         elif self.irqbalance_restarts:
             self._systemd.change("restart", [_irqbalance.UNIT])
+        if self._originals.irqbalance.pop(_RESTART_DUE, None):
+            self._originals.save()
 
     def _keep_irqbalance(self) -> None:
         kept = self._originals.irqbalance
         if self.irqbalance_stops:
             now = {"enabled": self.irqbalance.enabled, "active": self.irqbalance.active}
             kept.setdefault("service", now)
+        if self.irqbalance_restarts:
+            # For the next run, should this one not come so far: it sees files that are as wanted.
+            kept[_RESTART_DUE] = True
         if self._bans:
             if self._administrators:
                 kept["administrators"] = self._administrators

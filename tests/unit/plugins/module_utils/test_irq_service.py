@@ -15,7 +15,7 @@ import typing as t
 
 import pytest
 
-from ansible_collections.numapin.inference.plugins.module_utils import _irq_service, _program
+from ansible_collections.numapin.inference.plugins.module_utils import _irq_service, _irq_state, _program
 from ansible_collections.numapin.inference.plugins.module_utils._irqs import IrqError
 from ansible_collections.numapin.inference.tests.unit.plugins.module_utils import irq_trees
 from ansible_collections.numapin.inference.tests.unit.plugins.module_utils.irq_trees import ETH0, request
@@ -115,7 +115,7 @@ def test_the_configuration_is_read_when_no_run_writes_it(
     configuration: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = tmp_path / "root"
-    lock = _irq_service.one_at_a_time
+    lock = _irq_state.one_at_a_time
 
     @contextlib.contextmanager
     def waits_for_a_run(directory: str) -> t.Iterator[None]:
