@@ -128,18 +128,25 @@ def _keep(machine: Machine, seen: t.Iterable[Seen], masks: t.Iterable[WantedMask
 def restore(machine: Machine, originals: Originals, *, check_mode: bool, writer: Writer | None = None) -> Run:
     """Put back what was kept. What is not there any more is ``gone``: there is nothing to put back."""
     writer = writer or Writer()
-    wanted, gone = _originals_as_wanted(machine, originals)
-    placed = place(machine.affinities, look(machine.affinities, wanted), check_mode=check_mode, writer=writer)
+    wanted, gone, substitutes = _originals_as_wanted(machine, originals)
+    placed = [
+        one._replace(message=one.message or substitutes.get(one.irq))
+        for one in place(machine.affinities, look(machine.affinities, wanted), check_mode=check_mode, writer=writer)
+    ]
     masks = []
     for path, text in sorted(originals.masks.items()):
-        mask = _mask_as_wanted(path, text)
+        mask = _mask_as_wanted(machine, path, text)
         masks.append(set_mask(machine.host, mask, check_mode=check_mode, writer=writer))
     labels = {one.vector.device: one.device for one in wanted if one.vector.device}
     return Run((*placed, *gone), tuple(masks), (), labels, ())
 
 
-def _originals_as_wanted(machine: Machine, originals: Originals) -> tuple[list[Wanted], list[Outcome]]:
+def _originals_as_wanted(
+    machine: Machine, originals: Originals
+) -> tuple[list[Wanted], list[Outcome], dict[int | None, str]]:
+    """Return what to put back, what is not there, and by number why a vector gets something else."""
     wanted, gone = [], []
+    substitutes: dict[int | None, str] = {}
     by_key: dict[tuple[str, str], Vector] = {}
     if any(device.startswith("[") for device in originals.vectors):
         by_key = {vector.key: vector for vector in machine.vectors.all()}
@@ -157,16 +164,33 @@ def _originals_as_wanted(machine: Machine, originals: Originals) -> tuple[list[W
                     Outcome(None, address, int(queue), "", "", None, request, None, False, False, GONE, None, message)
                 )
                 continue
+            cpus &= machine.possible
+            if not cpus & machine.online:
+                cpus = _default(machine, originals)
+                substitutes[vector.number] = (
+                    f"none of the CPUs {request} that it had is online: it goes to the default,"
+                    f" {machine.affinities.format(cpus)}"
+                )
             wanted.append(Wanted(vector, label, "the state before", cpus, cpus))
-    return wanted, gone
+    return wanted, gone, substitutes
 
 
-def _mask_as_wanted(path: str, text: str) -> WantedMask:
+def _default(machine: Machine, originals: Originals) -> frozenset[int]:
+    """Return the default affinity that was kept, else the one in force, as far as it can be had."""
+    text = originals.masks.get(DEFAULT_AFFINITY) or read_mask(machine.host, DEFAULT_AFFINITY)
+    cpus = (cpus_in(text) or frozenset()) & machine.possible
+    return cpus if cpus & machine.online else machine.online
+
+
+def _mask_as_wanted(machine: Machine, path: str, text: str) -> WantedMask:
     try:
         cpus = parse_cpumask(text)
     except CpusetError as error:
         raise IrqError(f"{path}: the value kept for it is damaged: {error}") from error
+    cpus &= machine.possible
     if not path.startswith(_NET):
+        # The kernel takes no default without a CPU that is online.
+        cpus = cpus if cpus & machine.online else machine.online
         return WantedMask(path, "default_smp_affinity", None, None, cpus)
     netdev, _queues, queue, file = path[len(_NET) :].split("/")
     return WantedMask(path, file.partition("_")[0], netdev, int(queue.partition("-")[2]), cpus)

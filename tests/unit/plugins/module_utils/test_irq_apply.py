@@ -305,6 +305,30 @@ def test_restored_by_device_and_place_after_a_reboot(tmp_path: Path) -> None:
     assert (request(root, 130), request(root, 131)) == ("0-7", "5,7")
 
 
+def test_restored_on_fewer_cpus(tmp_path: Path) -> None:
+    root = irq_trees.lay_out(tmp_path)
+    (root / "proc/irq/31/smp_affinity_list").write_text("6-7\n", encoding="utf-8")
+    (root / "sys/class/net/eth0/queues/tx-0/xps_cpus").write_text("f0\n", encoding="utf-8")
+    place(Kernel(root), {**RULE, "xps": True}, default_smp_affinity="0")
+    # nr_cpus=4: the kernel takes no other CPU.
+    for name in ("online", "present", "possible"):
+        (root / f"sys/devices/system/cpu/{name}").write_text("0-3\n", encoding="utf-8")
+    (root / "sys/devices/system/node/node1/cpulist").write_text("\n", encoding="utf-8")
+    run = put_back(Kernel(root))
+    assert [request(root, number) for number in (30, 31, 32)] == ["0-3"] * 3
+    assert [one.message for one in run.vectors] == [
+        None,
+        "none of the CPUs 6-7 that it had is online: it goes to the default, 0-3",
+        None,
+    ]
+    assert [(one.kind, one.wanted) for one in run.masks] == [
+        ("default_smp_affinity", "0-3"),
+        ("xps", ""),
+        ("xps", ""),
+    ]
+    assert run.faults(strict=True) == []
+
+
 def test_the_first_original_stays(tmp_path: Path) -> None:
     root = irq_trees.lay_out(tmp_path)
     place(Kernel(root))
