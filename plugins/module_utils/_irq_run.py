@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import typing as t
 
@@ -16,6 +17,7 @@ from ansible_collections.numapin.inference.plugins.module_utils._irq_apply impor
     CHANGED,
     FAILURES,
     GONE,
+    OK,
     REFUSED,
     UNCHANGEABLE,
     Outcome,
@@ -40,6 +42,9 @@ if t.TYPE_CHECKING:
     from ansible_collections.numapin.inference.plugins.module_utils._irq_devices import Machine
 
 _NET = "/sys/class/net/"
+# What the kernel does not let be moved was never moved.
+_BACK = frozenset({OK, CHANGED, UNCHANGEABLE})
+_TOLD = FAILURES | {CHANGED}
 
 
 class Run(t.NamedTuple):
@@ -139,6 +144,49 @@ def restore(machine: Machine, originals: Originals, *, check_mode: bool, writer:
         masks.append(set_mask(machine.host, mask, check_mode=check_mode, writer=writer))
     labels = {one.vector.device: one.device for one in wanted if one.vector.device}
     return Run((*placed, *gone), tuple(masks), (), labels, ())
+
+
+def let_go(
+    machine: Machine, options: Options, wanted: Plan, run: Run, originals: Originals, *, check_mode: bool
+) -> Run:
+    """Put back what no rule selects any more, forget what is back, and return the run with what was moved."""
+    left = Originals(os.path.dirname(originals.path))
+    left.vectors = _left_vectors(options, wanted, originals)
+    queues = {(mask.netdev, mask.kind) for mask in run.masks}
+    for path, text in originals.masks.items():
+        mask = _mask_as_wanted(machine, path, text)
+        if (mask.netdev, mask.kind) not in queues:
+            left.masks[path] = text
+    if not (left.vectors or left.masks):
+        return run
+    back = restore(machine, left, check_mode=check_mode)
+    if not check_mode:
+        originals.drop(
+            [one.key for one in back.vectors if one.result in _BACK],
+            [one.path for one in back.masks if one.result in _BACK],
+        )
+        originals.save()
+    # What is not there now may come again: it is neither reported nor forgotten.
+    return run._replace(
+        vectors=(*run.vectors, *(one for one in back.vectors if one.result in _TOLD)),
+        masks=(*run.masks, *(one for one in back.masks if one.result in _TOLD)),
+        labels={**back.labels, **run.labels},
+    )
+
+
+def _left_vectors(options: Options, wanted: Plan, originals: Originals) -> dict[str, dict[str, str]]:
+    """Return the originals of vectors that no rule selects; those of a selected device are selected, there or not."""
+    keys = {one.vector.key for one in wanted.vectors}
+    patterns = [rule.value for rule in options.rules if rule.selector == "action"]
+    left: dict[str, dict[str, str]] = {}
+    for device, places in originals.vectors.items():
+        names = device.strip("[]").split(",") if device.startswith("[") else []
+        by_name = any(fnmatch.fnmatchcase(name.strip(), pattern) for name in names for pattern in patterns)
+        if device not in wanted.devices and not by_name:
+            own = {place: request for place, request in places.items() if (device, place) not in keys}
+            if own:
+                left[device] = own
+    return left
 
 
 def _originals_as_wanted(

@@ -77,6 +77,16 @@ class Originals:
         device, place = vector.key
         self.vectors.setdefault(device, {}).setdefault(place, request)
 
+    def drop(self, vectors: t.Iterable[tuple[str, str]], masks: t.Iterable[str]) -> None:
+        """Forget vectors, by their keys, and masks that are as they were."""
+        for device, place in vectors:
+            places = self.vectors.get(device, {})
+            places.pop(place, None)
+            if not places:
+                self.vectors.pop(device, None)
+        for path in masks:
+            self.masks.pop(path, None)
+
     def save(self) -> None:
         """Write them, whole or not at all, before anything is changed. Raises ``IrqError``."""
         content = {
