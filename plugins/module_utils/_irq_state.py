@@ -15,10 +15,11 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import time
 import typing as t
 
-from ansible_collections.numapin.inference.plugins.module_utils._irqs import IrqError
+from ansible_collections.numapin.inference.plugins.module_utils._irqs import DEFAULT_AFFINITY, IrqError
 
 if t.TYPE_CHECKING:
     from ansible_collections.numapin.inference.plugins.module_utils._irqs import Vector
@@ -27,8 +28,37 @@ SERVICE = "numapin-irq-affinity.service"
 STATE_DIRECTORY = "/var/lib/numapin"
 _FILE = "irq-affinity.json"
 _VERSION = 1
+_PLACE = re.compile(r"[0-9]{1,6}")
+_MASK_PATH = re.compile(
+    rf"{re.escape(DEFAULT_AFFINITY)}|/sys/class/net/(?!\.{{1,2}}/)[^/]+/queues/(tx-[0-9]{{1,6}}/xps|rx-[0-9]{{1,6}}/rps)_cpus"
+)
+_IRQBALANCE_TYPES = {
+    "administrators": str,
+    "environment_file": str,
+    "file_made": bool,
+    "restart_due": bool,
+    "service": dict,
+}
 _LOCK_SECONDS = 60.0
 _LOCK_PAUSE_SECONDS = 0.1
+
+
+def _texts(value: t.Any, key_pattern: re.Pattern[str]) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{value!r} is no mapping")
+    for key, text in value.items():
+        if not key_pattern.fullmatch(key) or not isinstance(text, str):
+            raise ValueError(f"{key!r} with {text!r} is not known")
+    return value
+
+
+def _irqbalance(value: t.Any) -> dict[str, t.Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{value!r} is no mapping")
+    for key, kind in _IRQBALANCE_TYPES.items():
+        if key in value and not isinstance(value[key], kind):
+            raise TypeError(f"irqbalance: {key} is {value[key]!r}")
+    return value
 
 
 class Originals:
@@ -56,9 +86,9 @@ class Originals:
             content = json.loads(text)
             if content["version"] != _VERSION:
                 raise ValueError(f"its version is {content['version']!r}, known is {_VERSION}")
-            originals.vectors = {str(key): dict(places) for key, places in content["vectors"].items()}
-            originals.masks = dict(content["masks"])
-            originals.irqbalance = dict(content["irqbalance"])
+            originals.vectors = {str(key): _texts(places, _PLACE) for key, places in content["vectors"].items()}
+            originals.masks = _texts(content["masks"], _MASK_PATH)
+            originals.irqbalance = _irqbalance(content["irqbalance"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise IrqError(
                 f"{originals.path}, which holds the affinities to go back to, is damaged ({error}): restore it from a"

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import shutil
 import typing as t
 
@@ -260,6 +261,23 @@ def test_masks(tmp_path: Path) -> None:
     assert (eth0 / "tx-0/xps_cpus").read_text(encoding="utf-8") == "0"
 
 
+def test_rps_leaves_isolated_cpus_out_as_the_kernel_does(tmp_path: Path) -> None:
+    root = irq_trees.lay_out(tmp_path)
+    cpu = root / "sys/devices/system/cpu"
+    (cpu / "isolated").write_text("1\n", encoding="utf-8")
+    (cpu / "nohz_full").write_text("  (null)\n", encoding="utf-8")
+    rule = {**RULE, "rps": True, "xps": True}
+    run = place(Kernel(root), rule)
+    assert [(one.kind, one.wanted) for one in run.masks] == [
+        ("xps", "0,2"),
+        ("xps", "1,3"),
+        ("rps", "0,2-3"),
+        ("rps", "0,2-3"),
+    ]
+    (cpu / "nohz_full").write_text("2-3\n", encoding="utf-8")
+    assert {one.wanted for one in place(Kernel(root), rule).masks if one.kind == "rps"} == {"0"}
+
+
 def test_masks_of_768_cpus(tmp_path: Path) -> None:
     # As such a kernel prints them: groups of 32 bits with commas between them.
     root = irq_trees.lay_out(tmp_path)
@@ -389,6 +407,29 @@ def test_damaged_originals_are_refused(tmp_path: Path) -> None:
     (root / "var/lib/numapin/irq-affinity.json").write_text('{"version": 9}', encoding="utf-8")
     with pytest.raises(IrqError, match=r"is damaged \(its version is 9, known is 1\): restore it from a backup"):
         place(Kernel(root))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [],
+        {"vectors": []},
+        {"vectors": {ETH0: ["0"]}},
+        {"vectors": {ETH0: {"first": "0"}}},
+        {"vectors": {ETH0: {"0": 7}}},
+        {"masks": {"/sys/class/net/eth0/mtu": "1"}},
+        {"masks": {"/proc/irq/default_smp_affinity": None}},
+        {"irqbalance": []},
+        {"irqbalance": {"service": True}},
+        {"irqbalance": {"administrators": ["/opt/own"]}},
+    ],
+)
+def test_originals_of_another_shape_are_refused(tmp_path: Path, content: t.Any) -> None:
+    if isinstance(content, dict):
+        content = {"version": 1, "vectors": {}, "masks": {}, "irqbalance": {}, **content}
+    (tmp_path / "irq-affinity.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(IrqError, match=r"is damaged \(.*\): restore it from a backup"):
+        Originals.load(str(tmp_path))
 
 
 def test_who_holds_the_lock_too_long_is_named(tmp_path: Path) -> None:
