@@ -131,6 +131,7 @@ class Setup:
                 " irqbalance.service does not: choose stop or ignore"
             )
         before = _irqbalance.read_environment(path)
+        _irqbalance.refuse_hidden_arguments(self.irqbalance, before or "")
         arguments = _irqbalance.with_our_script(before or "", path)
         self._administrators = arguments.administrators or self._administrators
         self._environment = path, before, arguments.text

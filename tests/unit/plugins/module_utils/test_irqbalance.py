@@ -123,11 +123,40 @@ def test_policy_script_takes_names_as_patterns() -> None:
 def test_find(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_commands, "find_executable", lambda _name: "/usr/bin/systemctl")
     found = _irqbalance.find(lambda _argv, _seconds: _commands.Result(0, SHOWN, ""))
-    assert found == (True, True, True, "/etc/default/irqbalance", True)
+    earlier = ("/usr/lib/irqbalance/defaults.env",)
+    assert found == (True, True, True, "/etc/default/irqbalance", True, earlier, False)
     with pytest.raises(IrqError, match="nobody knows whether irqbalance is there: Connection timed out"):
         _irqbalance.find(lambda _argv, _seconds: _commands.Result(1, "", "Connection timed out\n"))
     absent = "LoadState=not-found\nActiveState=inactive\nUnitFileState=\n"
     assert _irqbalance.find(lambda _argv, _seconds: _commands.Result(0, absent, "")).installed is False
+
+
+@pytest.mark.parametrize(
+    ("shown", "earlier", "own", "source"),
+    [
+        ("Environment=A=b", "#IRQBALANCE_ARGS=-i1\nIRQBALANCE_ARGS=\n", DEBIAN, None),
+        ("Environment=IRQBALANCE_ARGS=--banirq=7", "", DEBIAN, r"Environment= of irqbalance\.service"),
+        ('Environment=A=b "IRQBALANCE_ARGS=-i 7"', "", "", r"Environment= of irqbalance\.service"),
+        ('Environment="IRQBALANCE_ARGS="', "", DEBIAN, None),
+        ("Environment=", 'IRQBALANCE_ARGS="-i 7"\n', DEBIAN, "earlier"),
+        # Written by an earlier run of ours: it hides them already.
+        ("Environment=", "IRQBALANCE_ARGS=-i7\n", _irqbalance.with_our_script(DEBIAN, "f").text, "earlier"),
+        # The administrator's own line hides them, and stays.
+        ("Environment=IRQBALANCE_ARGS=-i7", "IRQBALANCE_ARGS=-i7\n", "IRQBALANCE_ARGS=-i8\n", None),
+    ],
+)
+def test_arguments_that_are_set_elsewhere_are_not_hidden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: str, earlier: str, own: str, source: str | None
+) -> None:
+    monkeypatch.setattr(_commands, "find_executable", lambda _name: "/usr/bin/systemctl")
+    (tmp_path / "earlier").write_text(earlier, encoding="utf-8")
+    text = SHOWN.replace("/usr/lib/irqbalance/defaults.env", str(tmp_path / "earlier")) + f"{shown}\n"
+    found = _irqbalance.find(lambda _argv, _seconds: _commands.Result(0, text, ""))
+    if source is None:
+        _irqbalance.refuse_hidden_arguments(found, own)
+    else:
+        with pytest.raises(IrqError, match=rf"{source}.*set IRQBALANCE_ARGS with these arguments in /etc/default"):
+            _irqbalance.refuse_hidden_arguments(found, own)
 
 
 def test_environment_file_keeps_its_mode(tmp_path: Path) -> None:
