@@ -244,7 +244,7 @@ class Setup:
         irqbalance = "none"
         if self.irqbalance_stops:
             irqbalance = "stopped"
-        elif self.irqbalance_comes_back:
+        elif self.irqbalance_comes_back and self.irqbalance.installed:
             irqbalance = "started"
         elif self.irqbalance_restarts:
             irqbalance = "restarted"

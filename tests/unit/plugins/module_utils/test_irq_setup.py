@@ -132,6 +132,15 @@ def test_irqbalance_stopped_and_back(systemd: Systemd, tmp_path: Path) -> None:
     assert setup(Leftovers(None, "ignore", (), ()), systemd, tmp_path, kept).report["irqbalance"] == "started"
 
 
+def test_irqbalance_stopped_and_removed_since(systemd: Systemd, tmp_path: Path) -> None:
+    systemd.irqbalance = "absent"
+    kept = {"service": {"enabled": True, "active": True}}
+    planned = setup(Leftovers(None, "ignore", (), ()), systemd, tmp_path, kept)
+    assert (planned.changed, planned.report["irqbalance"]) == (True, "none")
+    planned.before_placing()
+    assert not {"enable", "start"} & set(systemd.calls)
+
+
 def test_bans_go_when_they_are_not_wanted(systemd: Systemd, tmp_path: Path) -> None:
     ours = _irqbalance.with_our_script("IRQBALANCE_ARGS=-l /opt/own\n", "f").text
     systemd.environment.write_text(ours, encoding="utf-8")
