@@ -19,6 +19,7 @@ from ansible_collections.numapin.inference.plugins.module_utils._irq_rules impor
 from ansible_collections.numapin.inference.plugins.module_utils._irq_run import (
     Run,
     converge,
+    let_go,
     restore,
     state_directory,
     summary,
@@ -62,6 +63,7 @@ def run_module(params: t.Mapping[str, t.Any], *, check_mode: bool) -> Result:
             wanted = plan(options, machine) if options is not None else None
         if options is not None and wanted is not None:
             run = converge(machine, options, wanted, originals, check_mode=check_mode)
+            run = let_go(machine, options, wanted, run, originals, check_mode=check_mode)
         else:
             run = restore(machine, originals, check_mode=check_mode)
             if not check_mode and not run.faults(False):

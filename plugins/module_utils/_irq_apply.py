@@ -76,6 +76,11 @@ class Outcome(t.NamedTuple):
     errno: str | None
     message: str | None
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """As that of its vector."""
+        return self.device or f"[{self.name}]", str(self.queue)
+
 
 class Clock(t.NamedTuple):
     """How to wait; a test does not."""

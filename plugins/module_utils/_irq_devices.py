@@ -61,6 +61,8 @@ class Machine:
         self.online: frozenset[int] = frozenset().union(*self.node_cpus.values())
         self.online |= _set_in(host, f"{_CPU}/online")
         self.present = self.online | parse_cpulist(topology.offline_cpus) | _set_in(host, f"{_CPU}/present")
+        # Fewer than at another boot: SMT switched off, nr_cpus=.
+        self.possible = _set_in(host, f"{_CPU}/possible") or self.present
         self._nodes = topology.nodes
         self._siblings: dict[int, frozenset[int]] = {}
         self.look_again()

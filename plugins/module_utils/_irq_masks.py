@@ -20,6 +20,7 @@ from ansible_collections.numapin.inference.plugins.module_utils._cpuset import (
     CpusetError,
     format_cpulist,
     format_cpumask,
+    parse_cpulist,
     parse_cpumask,
 )
 from ansible_collections.numapin.inference.plugins.module_utils._irq_apply import (
@@ -69,10 +70,13 @@ def wanted_masks(host: Host, plan: Plan, default_affinity: frozenset[int] | None
     found = []
     if default_affinity is not None:
         found.append(WantedMask(DEFAULT_AFFINITY, "default_smp_affinity", None, None, default_affinity))
+    isolated = _cpus_listed(host, "isolated") | _cpus_listed(host, "nohz_full") if plan.queues else frozenset()
     for queues in plan.queues:
         directory = f"{_NET}/{queues.netdev}/queues"
         names = [match for name in host.list_dir(directory) or () if (match := _QUEUE.fullmatch(name))]
-        for kind, side, cpus in (("xps", "tx", queues.xps), ("rps", "rx", queues.rps)):
+        # The kernel takes isolated CPUs out of an RPS mask, and refuses one that has no other.
+        rps = None if queues.rps is None else queues.rps - isolated or queues.rps
+        for kind, side, cpus in (("xps", "tx", queues.xps), ("rps", "rx", rps)):
             numbers = sorted(int(match[2]) for match in names if match[1] == side)
             # A sender with one queue has no choice, and the kernel no file for it (xps_cpus answers ENOENT).
             if cpus is None or (kind == "xps" and len(numbers) < 2):
@@ -82,6 +86,14 @@ def wanted_masks(host: Host, plan: Plan, default_affinity: frozenset[int] | None
                 path = f"{directory}/{side}-{number}/{kind}_cpus"
                 found.append(WantedMask(path, kind, queues.netdev, number, own))
     return found
+
+
+def _cpus_listed(host: Host, name: str) -> frozenset[int]:
+    try:
+        return parse_cpulist(host.read_text(f"/sys/devices/system/cpu/{name}") or "")
+    except CpusetError:
+        # nohz_full is "(null)" on a kernel that was not told of any.
+        return frozenset()
 
 
 def _share(cpus: frozenset[int], place: int, count: int) -> frozenset[int]:

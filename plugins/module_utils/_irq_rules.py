@@ -203,8 +203,8 @@ class _Planner:
         self._idle: list[str] = []
         self._addresses: dict[str, None] = {}
         self._spreader = Spreader(machine.siblings)
-        # By number: the rule that came first, its CPUs and policy.
-        self._claims: dict[int, tuple[Rule, frozenset[int]]] = {}
+        # By number: the rule that came first, its CPUs, and the vector as that rule's.
+        self._claims: dict[int, tuple[Rule, frozenset[int], Vector]] = {}
 
     def plan(self) -> Plan:
         machine, options = self._machine, self._options
@@ -330,17 +330,30 @@ class _Planner:
         for vector in own:
             claim = self._claims.get(vector.number)
             if claim is not None:
-                self._refuse_disagreement(rule, pool, *claim, label, vector)
+                self._refuse_disagreement(rule, pool, claim, label, vector)
                 continue
-            self._claims[vector.number] = rule, pool
+            self._claims[vector.number] = rule, pool, vector
             cpus = frozenset({self._spreader.take(pool)}) if rule.policy == "spread" else pool
             placed.append(Wanted(vector, label, rule.label, cpus, pool))
         return placed
 
     def _refuse_disagreement(
-        self, rule: Rule, pool: frozenset[int], first: Rule, first_pool: frozenset[int], label: str, vector: Vector
+        self,
+        rule: Rule,
+        pool: frozenset[int],
+        claim: tuple[Rule, frozenset[int], Vector],
+        label: str,
+        vector: Vector,
     ) -> None:
+        first, first_pool, claimed = claim
         if (pool, rule.policy) == (first_pool, first.policy):
+            return
+        if claimed.device != vector.device:
+            # Nobody chose that: without MSI, devices share an interrupt as the board has wired them.
+            self._warnings.append(
+                f"{rule.label}: {label} shares its interrupt {vector.number} ({vector.name}) with"
+                f" {claimed.device or 'another device'}, which {first.label} has placed: it stays there"
+            )
             return
         raise IrqError(
             f"it disagrees with {first.label}: both are about {label}, interrupt {vector.number} ({vector.name}), which"

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import typing as t
 
@@ -16,9 +17,11 @@ from ansible_collections.numapin.inference.plugins.module_utils._irq_apply impor
     CHANGED,
     FAILURES,
     GONE,
+    OK,
     REFUSED,
     UNCHANGEABLE,
     Outcome,
+    Seen,
     Writer,
     look,
     place,
@@ -33,12 +36,15 @@ from ansible_collections.numapin.inference.plugins.module_utils._irq_masks impor
 )
 from ansible_collections.numapin.inference.plugins.module_utils._irq_rules import Options, Plan, Wanted
 from ansible_collections.numapin.inference.plugins.module_utils._irq_state import STATE_DIRECTORY, Originals
-from ansible_collections.numapin.inference.plugins.module_utils._irqs import IrqError, Vector
+from ansible_collections.numapin.inference.plugins.module_utils._irqs import DEFAULT_AFFINITY, IrqError, Vector
 
 if t.TYPE_CHECKING:
     from ansible_collections.numapin.inference.plugins.module_utils._irq_devices import Machine
 
 _NET = "/sys/class/net/"
+# What the kernel does not let be moved was never moved.
+_BACK = frozenset({OK, CHANGED, UNCHANGEABLE})
+_TOLD = FAILURES | {CHANGED}
 
 
 class Run(t.NamedTuple):
@@ -93,14 +99,7 @@ def converge(
     seen = look(machine.affinities, wanted.vectors)
     masks = wanted_masks(machine.host, wanted, options.default_smp_affinity)
     if not check_mode:
-        for one in seen:
-            if one.request is not None and not one.as_wanted:
-                originals.keep(one.wanted.vector, one.request)
-        for mask in masks:
-            text = read_mask(machine.host, mask.path)
-            if text is not None and cpus_in(text) != mask.cpus:
-                originals.masks.setdefault(mask.path, text)
-        originals.save()
+        _keep(machine, seen, masks, originals)
     placed = place(machine.affinities, seen, check_mode=check_mode, writer=writer)
     labels = {one.vector.device: one.device for one in wanted.vectors if one.vector.device}
     return Run(
@@ -112,21 +111,90 @@ def converge(
     )
 
 
+def _keep(machine: Machine, seen: t.Iterable[Seen], masks: t.Iterable[WantedMask], originals: Originals) -> None:
+    """Keep what is there before the first write, also where it is as wanted: a driver's reload makes it otherwise."""
+    for mask in masks:
+        text = read_mask(machine.host, mask.path)
+        if text is not None and cpus_in(text) is not None:
+            originals.masks.setdefault(mask.path, text)
+    default = cpus_in(originals.masks.get(DEFAULT_AFFINITY))
+    now = cpus_in(read_mask(machine.host, DEFAULT_AFFINITY))
+    for one in seen:
+        if one.request is None or one.before is None:
+            continue
+        request = one.request
+        # One that came into being since has the default that we set: without us it would have the one before.
+        if default and now is not None and now != default and one.before <= now:
+            request = machine.affinities.format(default)
+        originals.keep(one.wanted.vector, request)
+    originals.save()
+
+
 def restore(machine: Machine, originals: Originals, *, check_mode: bool, writer: Writer | None = None) -> Run:
     """Put back what was kept. What is not there any more is ``gone``: there is nothing to put back."""
     writer = writer or Writer()
-    wanted, gone = _originals_as_wanted(machine, originals)
-    placed = place(machine.affinities, look(machine.affinities, wanted), check_mode=check_mode, writer=writer)
+    wanted, gone, substitutes = _originals_as_wanted(machine, originals)
+    placed = [
+        one._replace(message=one.message or substitutes.get(one.irq))
+        for one in place(machine.affinities, look(machine.affinities, wanted), check_mode=check_mode, writer=writer)
+    ]
     masks = []
     for path, text in sorted(originals.masks.items()):
-        mask = _mask_as_wanted(path, text)
+        mask = _mask_as_wanted(machine, path, text)
         masks.append(set_mask(machine.host, mask, check_mode=check_mode, writer=writer))
     labels = {one.vector.device: one.device for one in wanted if one.vector.device}
     return Run((*placed, *gone), tuple(masks), (), labels, ())
 
 
-def _originals_as_wanted(machine: Machine, originals: Originals) -> tuple[list[Wanted], list[Outcome]]:
+def let_go(
+    machine: Machine, options: Options, wanted: Plan, run: Run, originals: Originals, *, check_mode: bool
+) -> Run:
+    """Put back what no rule selects any more, forget what is back, and return the run with what was moved."""
+    left = Originals(os.path.dirname(originals.path))
+    left.vectors = _left_vectors(options, wanted, originals)
+    queues = {(mask.netdev, mask.kind) for mask in run.masks}
+    for path, text in originals.masks.items():
+        mask = _mask_as_wanted(machine, path, text)
+        if (mask.netdev, mask.kind) not in queues:
+            left.masks[path] = text
+    if not (left.vectors or left.masks):
+        return run
+    back = restore(machine, left, check_mode=check_mode)
+    if not check_mode:
+        originals.drop(
+            [one.key for one in back.vectors if one.result in _BACK],
+            [one.path for one in back.masks if one.result in _BACK],
+        )
+        originals.save()
+    # What is not there now may come again: it is neither reported nor forgotten.
+    return run._replace(
+        vectors=(*run.vectors, *(one for one in back.vectors if one.result in _TOLD)),
+        masks=(*run.masks, *(one for one in back.masks if one.result in _TOLD)),
+        labels={**back.labels, **run.labels},
+    )
+
+
+def _left_vectors(options: Options, wanted: Plan, originals: Originals) -> dict[str, dict[str, str]]:
+    """Return the originals of vectors that no rule selects; those of a selected device are selected, there or not."""
+    keys = {one.vector.key for one in wanted.vectors}
+    patterns = [rule.value for rule in options.rules if rule.selector == "action"]
+    left: dict[str, dict[str, str]] = {}
+    for device, places in originals.vectors.items():
+        names = device.strip("[]").split(",") if device.startswith("[") else []
+        by_name = any(fnmatch.fnmatchcase(name.strip(), pattern) for name in names for pattern in patterns)
+        if device not in wanted.devices and not by_name:
+            own = {place: request for place, request in places.items() if (device, place) not in keys}
+            if own:
+                left[device] = own
+    return left
+
+
+def _originals_as_wanted(
+    machine: Machine, originals: Originals
+) -> tuple[list[Wanted], list[Outcome], dict[int | None, str]]:
+    """Return what to put back, what is not there, and by number why a vector gets something else."""
     wanted, gone = [], []
+    substitutes: dict[int | None, str] = {}
     by_key: dict[tuple[str, str], Vector] = {}
     if any(device.startswith("[") for device in originals.vectors):
         by_key = {vector.key: vector for vector in machine.vectors.all()}
@@ -144,16 +212,33 @@ def _originals_as_wanted(machine: Machine, originals: Originals) -> tuple[list[W
                     Outcome(None, address, int(queue), "", "", None, request, None, False, False, GONE, None, message)
                 )
                 continue
+            cpus &= machine.possible
+            if not cpus & machine.online:
+                cpus = _default(machine, originals)
+                substitutes[vector.number] = (
+                    f"none of the CPUs {request} that it had is online: it goes to the default,"
+                    f" {machine.affinities.format(cpus)}"
+                )
             wanted.append(Wanted(vector, label, "the state before", cpus, cpus))
-    return wanted, gone
+    return wanted, gone, substitutes
 
 
-def _mask_as_wanted(path: str, text: str) -> WantedMask:
+def _default(machine: Machine, originals: Originals) -> frozenset[int]:
+    """Return the default affinity that was kept, else the one in force, as far as it can be had."""
+    text = originals.masks.get(DEFAULT_AFFINITY) or read_mask(machine.host, DEFAULT_AFFINITY)
+    cpus = (cpus_in(text) or frozenset()) & machine.possible
+    return cpus if cpus & machine.online else machine.online
+
+
+def _mask_as_wanted(machine: Machine, path: str, text: str) -> WantedMask:
     try:
         cpus = parse_cpumask(text)
     except CpusetError as error:
         raise IrqError(f"{path}: the value kept for it is damaged: {error}") from error
+    cpus &= machine.possible
     if not path.startswith(_NET):
+        # The kernel takes no default without a CPU that is online.
+        cpus = cpus if cpus & machine.online else machine.online
         return WantedMask(path, "default_smp_affinity", None, None, cpus)
     netdev, _queues, queue, file = path[len(_NET) :].split("/")
     return WantedMask(path, file.partition("_")[0], netdev, int(queue.partition("-")[2]), cpus)

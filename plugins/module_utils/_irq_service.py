@@ -134,9 +134,9 @@ class Keeper:
 
     def keep(self, reason: str) -> Run:
         """Put right what is not as wanted. Raises ``NumapinError``."""
-        given = self._read_configuration()
-        options = parse_options(given)
         with one_at_a_time(state_directory(self._root)):
+            # What a run of the module has just written, not what was there while it ran.
+            options = parse_options(self._read_configuration())
             machine = self._look()
             originals = Originals.load(state_directory(self._root))
             run = converge(machine, options, plan(options, machine, lenient=True), originals, check_mode=False)

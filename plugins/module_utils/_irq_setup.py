@@ -11,6 +11,7 @@ Everything is planned before anything is written. ``Setup`` is one run of the mo
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import typing as t
@@ -22,18 +23,25 @@ from ansible_collections.numapin.inference.plugins.module_utils._files import (
     WantedFile,
     diff,
 )
+from ansible_collections.numapin.inference.plugins.module_utils._irq_state import SERVICE
 from ansible_collections.numapin.inference.plugins.module_utils._irqs import IrqError
 from ansible_collections.numapin.inference.plugins.module_utils._program import PROGRAM_DIRECTORY, program
-from ansible_collections.numapin.inference.plugins.module_utils._systemd import Systemd, SystemdError
+from ansible_collections.numapin.inference.plugins.module_utils._systemd import (
+    CONFIG_ID_VARIABLE,
+    Systemd,
+    SystemdError,
+)
 
 if t.TYPE_CHECKING:
     from ansible_collections.numapin.inference.plugins.module_utils._irq_state import Originals
 
-UNIT = "numapin-irq-affinity.service"
+UNIT = SERVICE
 PROGRAM = f"{PROGRAM_DIRECTORY}/irq-affinity.pyz"
 _UNIT_PATH = f"/etc/systemd/system/{UNIT}"
 _CONFIGURATION = _irq_service.CONFIGURATION
-_START_SECONDS = 60
+# Longer than the service waits for a run that has the lock.
+_START_SECONDS = 80
+_RESTART_DUE = "restart_due"
 _UNIT_TEXT = """# Written by the Ansible collection numapin.inference, module irq_affinity.
 [Unit]
 Description=Interrupts on their NUMA nodes (numapin)
@@ -41,6 +49,7 @@ After=systemd-udevd.service irqbalance.service
 
 [Service]
 Type=notify
+Environment={variable}={config_id}
 ExecStart={python} -I {program}
 Restart=always
 RestartSec=5
@@ -96,6 +105,12 @@ class Setup:
         files, directories = self._wanted_files(python)
         self._plan = self._files.plan(files, directories, check_mode=check_mode)
         self._unit = self._systemd.show([UNIT])[UNIT] if self._has_systemd else None
+        # A run that wrote the files and failed to restart the service leaves one of the old program.
+        self._runs_this = (
+            self._unit is not None
+            and wanted.configuration is not None
+            and self._systemd.variable(self._unit.main_pid, CONFIG_ID_VARIABLE) == self._config_id
+        )
         # As planned: what is written below must not change the answer.
         self.changed = self._changes()
         self.report = self._report()
@@ -107,32 +122,47 @@ class Setup:
         self._environment: tuple[str, str | None, str | None] | None = None  # path, text before, text after
         self._administrators = self._originals.irqbalance.get("administrators")
         path = self.irqbalance.environment_file
-        if not self.irqbalance.installed or path is None or not self.irqbalance.takes_arguments:
-            if self._bans:
-                raise IrqError(
-                    "irqbalance: coexist needs a service that takes IRQBALANCE_ARGS from a file, and this host's"
-                    " irqbalance.service does not: choose stop or ignore"
-                )
+        if not self._bans:
+            self._plan_without_bans(self._originals.irqbalance.get("environment_file") or path)
             return
+        if path is None or not self.irqbalance.takes_arguments:
+            raise IrqError(
+                "irqbalance: coexist needs a service that takes IRQBALANCE_ARGS from a file, and this host's"
+                " irqbalance.service does not: choose stop or ignore"
+            )
         before = _irqbalance.read_environment(path)
-        if self._bans:
-            arguments = _irqbalance.with_our_script(before or "", path)
-            self._administrators = arguments.administrators or self._administrators
-            after: str | None = arguments.text
-        else:
-            after = _irqbalance.without_our_script(before or "", self._administrators, path)
-            after = after if after or not self._originals.irqbalance.get("file_made") else None
-            after = before if before is None else after
+        _irqbalance.refuse_hidden_arguments(self.irqbalance, before or "")
+        arguments = _irqbalance.with_our_script(before or "", path)
+        self._administrators = arguments.administrators or self._administrators
+        self._environment = path, before, arguments.text
+
+    def _plan_without_bans(self, path: str | None) -> None:
+        """Take our script out of the file that has it, also when irqbalance is masked or gone: the file stays."""
+        before = None if path is None else _irqbalance.read_environment(path)
+        if path is None or before is None or _irqbalance.POLICY_SCRIPT not in before:
+            return
+        after: str | None = _irqbalance.without_our_script(before, self._administrators, path)
+        if not after and self._originals.irqbalance.get("file_made"):
+            after = None
         self._environment = path, before, after
 
     def _wanted_files(self, python: str) -> tuple[list[WantedFile], list[WantedDirectory]]:
         files, directories = [], []
+        self._config_id = ""
         configuration = self._wanted.configuration
         if configuration is not None:
             text = json.dumps(configuration, indent=2, sort_keys=True) + "\n"
-            unit = _UNIT_TEXT.format(python=python, program=PROGRAM, start_seconds=_START_SECONDS)
+            archive = program("_irq_service")
+            self._config_id = hashlib.sha256(archive + text.encode()).hexdigest()[:16]
+            unit = _UNIT_TEXT.format(
+                python=python,
+                program=PROGRAM,
+                start_seconds=_START_SECONDS,
+                variable=CONFIG_ID_VARIABLE,
+                config_id=self._config_id,
+            )
             files = [
-                WantedFile(PROGRAM, program("_irq_service"), 0o644, owner="root", group="root"),
+                WantedFile(PROGRAM, archive, 0o644, owner="root", group="root"),
                 WantedFile(_CONFIGURATION, text.encode(), 0o644, owner="root", group="root"),
                 WantedFile(_UNIT_PATH, unit.encode(), 0o644, owner="root", group="root"),
             ]
@@ -151,8 +181,10 @@ class Setup:
     @property
     def irqbalance_restarts(self) -> bool:
         """Whether irqbalance has to read anew what it may touch; it moves everything else when it does."""
-        if not self.irqbalance.active or self._wanted.irqbalance == "stop":
+        if not (self.irqbalance.installed and self.irqbalance.active) or self._wanted.irqbalance == "stop":
             return False
+        if _RESTART_DUE in self._originals.irqbalance:
+            return True
         return self._environment_changes or _irqbalance.POLICY_SCRIPT in self._plan.changed_files
 
     @property
@@ -176,12 +208,24 @@ class Setup:
         ours = {PROGRAM, _CONFIGURATION, _UNIT_PATH}
         if ours & set(self._plan.changed_files):
             return "restart"
-        return None if self._unit.active_state == "active" and self._unit.enabled else "start"
+        if self._unit.active_state != "active" or not self._unit.enabled:
+            return "start"
+        return None if self._runs_this else "restart"
+
+    @property
+    def _reloads(self) -> bool:
+        """Whether systemd knows another unit than the one on disk, or will once it is written."""
+        if self._unit is None:
+            return False
+        changed = _UNIT_PATH in (*self._plan.changed_files, *self._plan.removed_files)
+        return changed or (self._wanted.configuration is not None and self._unit.needs_reload)
 
     def _changes(self) -> bool:
         return bool(
             self._plan.changed
             or self._environment_changes
+            or self.irqbalance_restarts
+            or self._reloads
             or self._service_action
             or self.irqbalance_stops
             or self.irqbalance_comes_back
@@ -200,7 +244,7 @@ class Setup:
         irqbalance = "none"
         if self.irqbalance_stops:
             irqbalance = "stopped"
-        elif self.irqbalance_comes_back:
+        elif self.irqbalance_comes_back and self.irqbalance.installed:
             irqbalance = "started"
         elif self.irqbalance_restarts:
             irqbalance = "restarted"
@@ -225,7 +269,8 @@ class Setup:
         self._files.apply(self._plan)
         if environment is not None and self._environment_changes:
             _irqbalance.write_environment(environment[0], environment[2])
-        if self._unit is not None and _UNIT_PATH in (*self._plan.changed_files, *self._plan.removed_files):
+        self._forget_bans()
+        if self._reloads:
             self._systemd.daemon_reload()
         if self.irqbalance_stops:
             self._systemd.change("disable", [_irqbalance.UNIT], "--now")
@@ -233,27 +278,39 @@ class Setup:
             self._bring_irqbalance_back()
         elif self.irqbalance_restarts:
             self._systemd.change("restart", [_irqbalance.UNIT])
+        if self._originals.irqbalance.pop(_RESTART_DUE, None):
+            self._originals.save()
 
     def _keep_irqbalance(self) -> None:
         kept = self._originals.irqbalance
         if self.irqbalance_stops:
             now = {"enabled": self.irqbalance.enabled, "active": self.irqbalance.active}
             kept.setdefault("service", now)
+        if self.irqbalance_restarts:
+            # For the next run, should this one not come so far: it sees files that are as wanted.
+            kept[_RESTART_DUE] = True
         if self._bans:
             if self._administrators:
                 kept["administrators"] = self._administrators
-            if self._environment is not None and self._environment[1] is None:
-                kept["file_made"] = True
-        else:
-            kept.pop("administrators", None)
-            kept.pop("file_made", None)
+            if self._environment is not None:
+                kept["environment_file"] = self._environment[0]
+                if self._environment[1] is None:
+                    kept["file_made"] = True
         self._originals.save()
+
+    def _forget_bans(self) -> None:
+        """Only once the files are written: a run that fails before needs the administrator's script again."""
+        if not self._bans:
+            for key in ("administrators", "file_made", "environment_file"):
+                self._originals.irqbalance.pop(key, None)
+            self._originals.save()
 
     def _bring_irqbalance_back(self) -> None:
         before = self._originals.irqbalance.pop("service")
-        if before.get("enabled"):
+        there = self.irqbalance.installed
+        if there and before.get("enabled"):
             self._systemd.change("enable", [_irqbalance.UNIT])
-        if before.get("active"):
+        if there and before.get("active"):
             self._systemd.change("start", [_irqbalance.UNIT])
         self._originals.save()
 

@@ -28,8 +28,9 @@ POLICY_SCRIPT = f"{PROGRAM_DIRECTORY}/irqbalance-policy"
 _VARIABLE = "IRQBALANCE_ARGS"
 _MARK = "# Added by the Ansible collection numapin.inference"
 _ASSIGNMENT = re.compile(rf"^[ \t]*{_VARIABLE}=(?P<value>.*)$")
+_IN_ENVIRONMENT = re.compile(rf"(^|[ \"'])({_VARIABLE}=[^ \"'])")
 _CALL_TIMEOUT_SECONDS = 60.0
-_PROPERTIES = ("LoadState", "ActiveState", "UnitFileState", "EnvironmentFiles", "ExecStart")
+_PROPERTIES = ("LoadState", "ActiveState", "UnitFileState", "EnvironmentFiles", "Environment", "ExecStart")
 
 
 class Irqbalance(t.NamedTuple):
@@ -40,6 +41,9 @@ class Irqbalance(t.NamedTuple):
     enabled: bool
     environment_file: str | None
     takes_arguments: bool
+    # What our line in the last file would hide: files that are read before it, and Environment= of the unit.
+    earlier_files: tuple[str, ...] = ()
+    sets_arguments: bool = False
 
 
 ABSENT = Irqbalance(False, False, False, None, False)
@@ -51,7 +55,8 @@ def find(run: _commands.Runner = _commands.run) -> Irqbalance:
         return ABSENT
     result = run(("systemctl", "show", f"--property={','.join(_PROPERTIES)}", UNIT), _CALL_TIMEOUT_SECONDS)
     if result.rc != 0:
-        return ABSENT
+        said = result.stderr.strip() or result.stdout.strip() or f"exit status {result.rc}"
+        raise IrqError(f"systemctl show {UNIT} failed, so nobody knows whether irqbalance is there: {said}")
     values: dict[str, list[str]] = {}
     for line in result.stdout.splitlines():
         name, _equals, value = line.partition("=")
@@ -63,7 +68,27 @@ def find(run: _commands.Runner = _commands.run) -> Irqbalance:
         enabled=values.get("UnitFileState", [""])[0] in ("enabled", "enabled-runtime"),
         environment_file=files[-1] if files else None,
         takes_arguments=any(f"${_VARIABLE}" in text for text in values.get("ExecStart", [])),
+        earlier_files=tuple(files[:-1]),
+        sets_arguments=any(_IN_ENVIRONMENT.search(text) for text in values.get("Environment", [])),
     )
+
+
+def refuse_hidden_arguments(irqbalance: Irqbalance, text: str) -> None:
+    """Raise ``IrqError`` when arguments are set elsewhere only: a line of ours in the file would hide them."""
+    if _last_assignment(text.removesuffix(_own_lines([])).splitlines()) is not None:
+        return
+    sources = [f"Environment= of {UNIT} (see systemctl cat {UNIT})"] if irqbalance.sets_arguments else []
+    for path in irqbalance.earlier_files:
+        lines = (read_environment(path) or "").splitlines()
+        place = _last_assignment(lines)
+        if place is not None and lines[place].partition("=")[2].strip(" \t\"'"):
+            sources.append(path)
+    if sources:
+        raise IrqError(
+            f"irqbalance: coexist would write {_VARIABLE} to {irqbalance.environment_file}, and what is set in"
+            f" {' and '.join(sources)} would count no more: set {_VARIABLE} with these arguments in"
+            f" {irqbalance.environment_file}, or choose irqbalance: stop or ignore"
+        )
 
 
 # The arguments that irqbalance is started with
@@ -219,7 +244,11 @@ def read_environment(path: str) -> str | None:
 
 
 def write_environment(path: str, text: str | None) -> None:
-    """Write the file, whole or not at all; ``None`` removes it. Raises ``IrqError``."""
+    """Write the file, whole or not at all; ``None`` removes it. Raises ``IrqError``.
+
+    It keeps its owner and mode, and a link stays a link: what it leads to is written.
+    """
+    path = os.path.realpath(path)
     if text is None:
         try:
             os.unlink(path)
@@ -227,7 +256,8 @@ def write_environment(path: str, text: str | None) -> None:
             raise IrqError(f"{path} could not be removed: {error.strerror}") from error
         return
     try:
-        mode = os.stat(path).st_mode & 0o7777
+        now = os.stat(path)
     except OSError:
-        mode = 0o644
-    replace_file(path, text, mode)
+        replace_file(path, text, 0o644)
+    else:
+        replace_file(path, text, now.st_mode & 0o7777, (now.st_uid, now.st_gid))

@@ -79,7 +79,7 @@ class Vectors:
     def of_device(self, address: str) -> list[Vector]:
         """Return the vectors of a PCI device, ascending by number."""
         return [
-            Vector(number, address, place, self._name(number)) for place, number in enumerate(self._pci.irqs(address))
+            Vector(number, address, place, self._name(number)) for place, number in enumerate(self._numbers(address))
         ]
 
     def all(self) -> list[Vector]:
@@ -87,7 +87,7 @@ class Vectors:
         if self._by_name is None:
             owners: dict[int, tuple[str, int]] = {}
             for address in self._host.list_dir(_PCI) or ():
-                for place, number in enumerate(self._pci.irqs(address)):
+                for place, number in enumerate(self._numbers(address)):
                     owners.setdefault(number, (address, place))
             self._by_name = []
             seen: dict[str, int] = {}
@@ -100,6 +100,15 @@ class Vectors:
                     seen[name] = place + 1
                 self._by_name.append(Vector(number, device, place, name))
         return self._by_name
+
+    def _numbers(self, address: str) -> tuple[int, ...]:
+        """Return the numbers of a device's interrupts; a pin is one only when a driver uses it."""
+        numbers = self._pci.irqs(address)
+        if self._pci.has_pin_only(address):
+            device = self._pci.device(address)
+            if device is None or device.driver is None or not self._name(numbers[0]):
+                return ()
+        return numbers
 
     def _name(self, number: int) -> str:
         text = self._host.read_text(f"/sys/kernel/irq/{number}/actions", _TEXT_LIMIT)

@@ -93,6 +93,7 @@ class PciTree:
         self._devices: dict[str, PciDevice] = {}
         self._nodes: dict[str, int | None] = {}
         self._vectors: dict[str, tuple[int, ...]] = {}
+        self._pins: set[str] = set()
         self._misplaced: dict[int, list[str]] = {}
 
     def devices(self, wanted: t.Callable[[int], bool]) -> list[PciDevice]:
@@ -127,8 +128,12 @@ class PciTree:
         if known is None:
             return ()
         if known not in self._vectors:
-            self._vectors[known] = self._read_irqs(self._directory(known))
+            self._vectors[known] = self._read_irqs(known)
         return self._vectors[known]
+
+    def has_pin_only(self, address: str) -> bool:
+        """Whether ``irqs`` is the INTx interrupt: without a driver it is no more than what the firmware left there."""
+        return bool(self.irqs(address)) and self._known(address) in self._pins
 
     def physical_function(self, address: str) -> str | None:
         """Return the address of the physical function that a virtual one belongs to; ``None`` for any other device."""
@@ -243,12 +248,14 @@ class PciTree:
             return nodes[0] if len(nodes) == 1 else None
         return None
 
-    def _read_irqs(self, directory: str) -> tuple[int, ...]:
+    def _read_irqs(self, address: str) -> tuple[int, ...]:
+        directory = self._directory(address)
         vectors = [int(name) for name in self._host.list_dir(f"{directory}/msi_irqs") or () if _VECTOR.fullmatch(name)]
         if not vectors:
             pin = self._host.read_int(f"{directory}/irq")
             # 0 is how the kernel says that the device has none.
             vectors = [pin] if pin is not None and pin > 0 else []
+            self._pins.add(address)
         return tuple(sorted(vectors))
 
     def _hex_in(self, path: str) -> int | None:

@@ -46,7 +46,7 @@ attributes:
 options:
   state:
     description:
-      - V(present) places what O(rules) select.
+      - V(present) places what O(rules) select. What rules of an earlier run selected and these do not is put back.
       - V(restored) puts every vector and mask back to what it was before the first run, removes the service and its
         files, and gives irqbalance back what it had. O(rules) is not looked at.
     type: str

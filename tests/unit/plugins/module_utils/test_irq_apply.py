@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import shutil
 import typing as t
 
@@ -24,7 +25,7 @@ from ansible_collections.numapin.inference.plugins.module_utils._irq_run import 
     summary,
     table,
 )
-from ansible_collections.numapin.inference.plugins.module_utils._irq_state import Originals
+from ansible_collections.numapin.inference.plugins.module_utils._irq_state import Originals, one_at_a_time
 from ansible_collections.numapin.inference.plugins.module_utils._irqs import IrqError
 from ansible_collections.numapin.inference.tests.unit.plugins.module_utils import irq_trees
 from ansible_collections.numapin.inference.tests.unit.plugins.module_utils.irq_trees import ETH0, Kernel, request
@@ -260,6 +261,23 @@ def test_masks(tmp_path: Path) -> None:
     assert (eth0 / "tx-0/xps_cpus").read_text(encoding="utf-8") == "0"
 
 
+def test_rps_leaves_isolated_cpus_out_as_the_kernel_does(tmp_path: Path) -> None:
+    root = irq_trees.lay_out(tmp_path)
+    cpu = root / "sys/devices/system/cpu"
+    (cpu / "isolated").write_text("1\n", encoding="utf-8")
+    (cpu / "nohz_full").write_text("  (null)\n", encoding="utf-8")
+    rule = {**RULE, "rps": True, "xps": True}
+    run = place(Kernel(root), rule)
+    assert [(one.kind, one.wanted) for one in run.masks] == [
+        ("xps", "0,2"),
+        ("xps", "1,3"),
+        ("rps", "0,2-3"),
+        ("rps", "0,2-3"),
+    ]
+    (cpu / "nohz_full").write_text("2-3\n", encoding="utf-8")
+    assert {one.wanted for one in place(Kernel(root), rule).masks if one.kind == "rps"} == {"0"}
+
+
 def test_masks_of_768_cpus(tmp_path: Path) -> None:
     # As such a kernel prints them: groups of 32 bits with commas between them.
     root = irq_trees.lay_out(tmp_path)
@@ -305,6 +323,30 @@ def test_restored_by_device_and_place_after_a_reboot(tmp_path: Path) -> None:
     assert (request(root, 130), request(root, 131)) == ("0-7", "5,7")
 
 
+def test_restored_on_fewer_cpus(tmp_path: Path) -> None:
+    root = irq_trees.lay_out(tmp_path)
+    (root / "proc/irq/31/smp_affinity_list").write_text("6-7\n", encoding="utf-8")
+    (root / "sys/class/net/eth0/queues/tx-0/xps_cpus").write_text("f0\n", encoding="utf-8")
+    place(Kernel(root), {**RULE, "xps": True}, default_smp_affinity="0")
+    # nr_cpus=4: the kernel takes no other CPU.
+    for name in ("online", "present", "possible"):
+        (root / f"sys/devices/system/cpu/{name}").write_text("0-3\n", encoding="utf-8")
+    (root / "sys/devices/system/node/node1/cpulist").write_text("\n", encoding="utf-8")
+    run = put_back(Kernel(root))
+    assert [request(root, number) for number in (30, 31, 32)] == ["0-3"] * 3
+    assert [one.message for one in run.vectors] == [
+        None,
+        "none of the CPUs 6-7 that it had is online: it goes to the default, 0-3",
+        None,
+    ]
+    assert [(one.kind, one.wanted) for one in run.masks] == [
+        ("default_smp_affinity", "0-3"),
+        ("xps", ""),
+        ("xps", ""),
+    ]
+    assert run.faults(strict=True) == []
+
+
 def test_the_first_original_stays(tmp_path: Path) -> None:
     root = irq_trees.lay_out(tmp_path)
     place(Kernel(root))
@@ -317,6 +359,35 @@ def test_the_first_original_stays(tmp_path: Path) -> None:
     }
     put_back(Kernel(root))
     assert [request(root, number) for number in (4, 30, 31, 32)] == ["0-7"] * 4
+
+
+def test_what_is_as_wanted_at_first_is_kept_as_well(tmp_path: Path) -> None:
+    root = irq_trees.lay_out(tmp_path)
+    (root / "proc/irq/31/smp_affinity_list").write_text("1\n", encoding="utf-8")
+    (root / "sys/class/net/eth0/queues/tx-0/xps_cpus").write_text("05\n", encoding="utf-8")
+    rule = {**RULE, "xps": True}
+    place(Kernel(root), rule)
+    # The driver is loaded anew.
+    (root / "proc/irq/31/smp_affinity_list").write_text("0-7\n", encoding="utf-8")
+    (root / "sys/class/net/eth0/queues/tx-0/xps_cpus").write_text("00\n", encoding="utf-8")
+    place(Kernel(root), rule)
+    put_back(Kernel(root))
+    assert request(root, 31) == "1"
+    assert int((root / "sys/class/net/eth0/queues/tx-0/xps_cpus").read_text(encoding="utf-8"), 16) == 5
+
+
+def test_our_default_is_no_original(tmp_path: Path) -> None:
+    root = irq_trees.lay_out(tmp_path)
+    # Like our default, and the administrator's: it was so before ours was in force.
+    (root / "proc/irq/30/smp_affinity_list").write_text("0\n", encoding="utf-8")
+    place(Kernel(root), default_smp_affinity="0,4")
+    # More queues: the kernel gives them the default in force, or a part of it.
+    for number, given in ((33, "0,4"), (34, "4"), (35, "7")):
+        (root / f"sys/bus/pci/devices/{ETH0}/msi_irqs/{number}").write_text("msix\n", encoding="utf-8")
+        irq_trees.add_vector(root, number, f"{ETH0}-{number}", given)
+    place(Kernel(root), default_smp_affinity="0,4")
+    kept = Originals.load(state_directory(str(root))).vectors[ETH0]
+    assert kept == {"0": "0", "1": "0-7", "2": "0-7", "3": "0-7", "4": "0-7", "5": "7"}
 
 
 def test_originals_are_there_before_the_first_write(tmp_path: Path) -> None:
@@ -336,6 +407,37 @@ def test_damaged_originals_are_refused(tmp_path: Path) -> None:
     (root / "var/lib/numapin/irq-affinity.json").write_text('{"version": 9}', encoding="utf-8")
     with pytest.raises(IrqError, match=r"is damaged \(its version is 9, known is 1\): restore it from a backup"):
         place(Kernel(root))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [],
+        {"vectors": []},
+        {"vectors": {ETH0: ["0"]}},
+        {"vectors": {ETH0: {"first": "0"}}},
+        {"vectors": {ETH0: {"0": 7}}},
+        {"masks": {"/sys/class/net/eth0/mtu": "1"}},
+        {"masks": {"/proc/irq/default_smp_affinity": None}},
+        {"irqbalance": []},
+        {"irqbalance": {"service": True}},
+        {"irqbalance": {"administrators": ["/opt/own"]}},
+    ],
+)
+def test_originals_of_another_shape_are_refused(tmp_path: Path, content: t.Any) -> None:
+    if isinstance(content, dict):
+        content = {"version": 1, "vectors": {}, "masks": {}, "irqbalance": {}, **content}
+    (tmp_path / "irq-affinity.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(IrqError, match=r"is damaged \(.*\): restore it from a backup"):
+        Originals.load(str(tmp_path))
+
+
+def test_who_holds_the_lock_too_long_is_named(tmp_path: Path) -> None:
+    said = pytest.raises(IrqError, match=r"service numapin-irq-affinity.* for 0.2 seconds")
+    with one_at_a_time(str(tmp_path)), said, one_at_a_time(str(tmp_path), 0.2):
+        pass
+    with one_at_a_time(str(tmp_path), 0.2):
+        pass
 
 
 def test_what_is_said(tmp_path: Path) -> None:

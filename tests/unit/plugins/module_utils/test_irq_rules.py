@@ -175,6 +175,47 @@ def test_bad_options(tmp_path: Path) -> None:
     )
 
 
+def pin(root: Path, address: str, number: int, driver: str | None, node: int) -> None:
+    """Add a GPU without MSI."""
+    place = f"pci0000:{address[5:7]}/{address}"
+    device_trees.add_pci(
+        root,
+        place,
+        pci_class=device_trees.GPU,
+        vendor="0x10de",
+        numa_node=node,
+        driver=driver,
+        files={"irq": str(number)},
+    )
+
+
+def test_a_pin_that_no_driver_uses_is_no_interrupt_of_the_device(tmp_path: Path) -> None:
+    root = irq_trees.lay_out(tmp_path)
+    irq_trees.add_vector(root, 11, "ehci_hcd", "0-7")
+    pin(root, "0000:43:00.0", 11, None, 0)  # what the firmware left there
+    pin(root, "0000:44:00.0", 255, "nouveau", 0)  # its driver has not asked for it
+    pin(root, "0000:c5:00.0", 11, None, 1)
+    rules = [{"devices": {"node": node, "kinds": ["gpu"]}} for node in (0, 1)]
+    assert wanted(root, *rules) == {60: [0]}
+
+
+def test_a_pin_that_two_rules_share_stays_with_the_first(tmp_path: Path) -> None:
+    root = irq_trees.lay_out(tmp_path)
+    irq_trees.add_vector(root, 11, "one,two", "0-7")
+    pin(root, "0000:43:00.0", 11, "nouveau", 0)
+    pin(root, "0000:c5:00.0", 11, "nouveau", 1)
+    rules = [{"devices": {"node": node, "kinds": ["gpu"]}} for node in (0, 1)]
+    result = plan(parse_options({"rules": rules}), Machine(Host(str(root))))
+    assert {one.vector.number: sorted(one.cpus) for one in result.vectors} == {60: [0], 11: [1]}
+    assert [warning.partition(" (one,two) ") for warning in result.warnings] == [
+        (
+            "rule 2: 0000:c5:00.0 shares its interrupt 11",
+            " (one,two) ",
+            "with 0000:43:00.0, which rule 1 has placed: it stays there",
+        )
+    ]
+
+
 def test_rules_that_disagree(tmp_path: Path) -> None:
     rules = [
         {"name": "near", "devices": {"netdev": "eth0"}},

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import subprocess
@@ -14,7 +15,7 @@ import typing as t
 
 import pytest
 
-from ansible_collections.numapin.inference.plugins.module_utils import _irq_service, _program
+from ansible_collections.numapin.inference.plugins.module_utils import _irq_service, _irq_state, _program
 from ansible_collections.numapin.inference.plugins.module_utils._irqs import IrqError
 from ansible_collections.numapin.inference.tests.unit.plugins.module_utils import irq_trees
 from ansible_collections.numapin.inference.tests.unit.plugins.module_utils.irq_trees import ETH0, request
@@ -110,8 +111,27 @@ def test_a_cpu_that_goes_offline(configuration: Path, tmp_path: Path) -> None:
     assert [request(root, number) for number in (30, 31, 32)] == ["1", "3", "1"]
 
 
+def test_the_configuration_is_read_when_no_run_writes_it(
+    configuration: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "root"
+    lock = _irq_state.one_at_a_time
+
+    @contextlib.contextmanager
+    def waits_for_a_run(directory: str) -> t.Iterator[None]:
+        # The run that has the lock writes another configuration before it lets go.
+        content = {"rules": RULES[:1], "exclude_cpus": "0-1", "default_smp_affinity": None, "check_seconds": 3}
+        configuration.write_text(json.dumps(content), encoding="utf-8")
+        with lock(directory):
+            yield
+
+    monkeypatch.setattr(_irq_service, "one_at_a_time", waits_for_a_run)
+    _irq_service.Keeper(str(configuration), str(root), lambda _line: None).keep("at the start")
+    assert [request(root, number) for number in (30, 31, 32)] == ["2", "3", "2"]
+
+
 def test_no_configuration(tmp_path: Path) -> None:
-    keeper = _irq_service.Keeper(str(tmp_path / "nothing"), "/", lambda _line: None)
+    keeper = _irq_service.Keeper(str(tmp_path / "nothing"), str(tmp_path), lambda _line: None)
     with pytest.raises(IrqError, match="nothing: No such file or directory: run the module irq_affinity again"):
         keeper.keep("at the start")
 

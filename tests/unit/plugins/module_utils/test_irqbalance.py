@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import typing as t
 
@@ -122,9 +123,40 @@ def test_policy_script_takes_names_as_patterns() -> None:
 def test_find(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_commands, "find_executable", lambda _name: "/usr/bin/systemctl")
     found = _irqbalance.find(lambda _argv, _seconds: _commands.Result(0, SHOWN, ""))
-    assert found == (True, True, True, "/etc/default/irqbalance", True)
+    earlier = ("/usr/lib/irqbalance/defaults.env",)
+    assert found == (True, True, True, "/etc/default/irqbalance", True, earlier, False)
+    with pytest.raises(IrqError, match="nobody knows whether irqbalance is there: Connection timed out"):
+        _irqbalance.find(lambda _argv, _seconds: _commands.Result(1, "", "Connection timed out\n"))
     absent = "LoadState=not-found\nActiveState=inactive\nUnitFileState=\n"
     assert _irqbalance.find(lambda _argv, _seconds: _commands.Result(0, absent, "")).installed is False
+
+
+@pytest.mark.parametrize(
+    ("shown", "earlier", "own", "source"),
+    [
+        ("Environment=A=b", "#IRQBALANCE_ARGS=-i1\nIRQBALANCE_ARGS=\n", DEBIAN, None),
+        ("Environment=IRQBALANCE_ARGS=--banirq=7", "", DEBIAN, r"Environment= of irqbalance\.service"),
+        ('Environment=A=b "IRQBALANCE_ARGS=-i 7"', "", "", r"Environment= of irqbalance\.service"),
+        ('Environment="IRQBALANCE_ARGS="', "", DEBIAN, None),
+        ("Environment=", 'IRQBALANCE_ARGS="-i 7"\n', DEBIAN, "earlier"),
+        # Written by an earlier run of ours: it hides them already.
+        ("Environment=", "IRQBALANCE_ARGS=-i7\n", _irqbalance.with_our_script(DEBIAN, "f").text, "earlier"),
+        # The administrator's own line hides them, and stays.
+        ("Environment=IRQBALANCE_ARGS=-i7", "IRQBALANCE_ARGS=-i7\n", "IRQBALANCE_ARGS=-i8\n", None),
+    ],
+)
+def test_arguments_that_are_set_elsewhere_are_not_hidden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: str, earlier: str, own: str, source: str | None
+) -> None:
+    monkeypatch.setattr(_commands, "find_executable", lambda _name: "/usr/bin/systemctl")
+    (tmp_path / "earlier").write_text(earlier, encoding="utf-8")
+    text = SHOWN.replace("/usr/lib/irqbalance/defaults.env", str(tmp_path / "earlier")) + f"{shown}\n"
+    found = _irqbalance.find(lambda _argv, _seconds: _commands.Result(0, text, ""))
+    if source is None:
+        _irqbalance.refuse_hidden_arguments(found, own)
+    else:
+        with pytest.raises(IrqError, match=rf"{source}.*set IRQBALANCE_ARGS with these arguments in /etc/default"):
+            _irqbalance.refuse_hidden_arguments(found, own)
 
 
 def test_environment_file_keeps_its_mode(tmp_path: Path) -> None:
@@ -136,3 +168,20 @@ def test_environment_file_keeps_its_mode(tmp_path: Path) -> None:
     _irqbalance.write_environment(str(path), None)
     assert _irqbalance.read_environment(str(path)) is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_environment_file_of_another_encoding_behind_a_link(tmp_path: Path) -> None:
+    real = tmp_path / "real"
+    real.write_bytes(b"# f\xfcr den Cluster\n")
+    if os.geteuid() == 0:
+        os.chown(real, 1, 2)
+    owner = real.stat().st_uid, real.stat().st_gid
+    link = tmp_path / "irqbalance"
+    link.symlink_to("real")
+    text = _irqbalance.read_environment(str(link))
+    assert text is not None
+    _irqbalance.write_environment(str(link), f"{text}IRQBALANCE_ONESHOT=1\n")
+    assert link.is_symlink()
+    assert real.read_bytes() == b"# f\xfcr den Cluster\nIRQBALANCE_ONESHOT=1\n"
+    assert (real.stat().st_uid, real.stat().st_gid) == owner
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["irqbalance", "real"]

@@ -76,6 +76,36 @@ def test_a_tree(tmp_path: Path) -> None:
     assert run_module({"root": str(tmp_path), "state": "restored"})[1]["changed"] is False
 
 
+def test_what_no_rule_selects_any_more_is_put_back(tmp_path: Path) -> None:
+    root = irq_trees.lay_out(tmp_path)
+    serial = {"devices": {"action": "ttyS*"}, "cpus": "3"}
+    both = [{**RULES[0], "xps": True, "rps": True}, {"devices": {"netdev": "eth1"}}, serial]
+    run_module({"root": str(root), "rules": both, "default_smp_affinity": "0"})
+    fewer = {"root": str(root), "rules": [{**RULES[0], "rps": True}]}
+    # Its driver is away: what it had is not forgotten.
+    kept = root / "proc/irq/41/smp_affinity_list"
+    (root / "sys/bus/pci/devices/0000:c1:00.0/msi_irqs/41").unlink()
+    checked = run_module({**fewer, "_ansible_check_mode": True})[1]
+    assert request(root, 40) == "4"
+    answer = run_module(fewer)[1]
+    assert [(one["irq"], one["wanted"]) for one in answer["vectors"] if one["result"] == "changed"] == [
+        (40, "0-7"),
+        (4, "0-7"),
+    ]
+    assert sorted(one["kind"] for one in answer["masks"] if one["result"] == "changed") == [
+        "default_smp_affinity",
+        "xps",
+        "xps",
+    ]
+    assert [one["irq"] for one in checked["vectors"]] == [one["irq"] for one in answer["vectors"]]
+    assert [request(root, number) for number in (4, 30, 31, 32, 40)] == ["0-7", "0", "1", "2", "0-7"]
+    assert kept.read_text(encoding="utf-8") == "5"
+    state = json.loads((root / "var/lib/numapin/irq-affinity.json").read_text(encoding="utf-8"))
+    assert state["vectors"] == {ETH0: {"0": "0-7", "1": "0-7", "2": "0-7"}, "0000:c1:00.0": {"1": "0-7"}}
+    assert sorted(path.rpartition("/")[2] for path in state["masks"]) == ["rps_cpus", "rps_cpus"]
+    assert run_module(fewer)[1]["changed"] is False
+
+
 def test_bad_input_is_refused_before_the_first_write(tmp_path: Path) -> None:
     root = irq_trees.lay_out(tmp_path)
     for rules, said in (
