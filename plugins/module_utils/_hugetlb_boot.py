@@ -73,7 +73,7 @@ def set_at_boot(host: Host) -> list[str]:
     missing = [pool for pool in config.pools if (pool.size_kib, pool.node) not in machine.pools]
     problems = [f"{pool_name(pool.size_kib, pool.node)}: this host has no such pool any more" for pool in missing]
     steps = plan_pools(machine, [pool for pool in config.pools if pool not in missing], floor_mib=config.floor_mib)
-    outcomes = set_pools(host, machine, steps, floor_mib=config.floor_mib, drop_caches=config.drop_caches)
+    outcomes = set_pools(host, machine, steps, drop_caches=config.drop_caches)
     problems += [outcome.sentence() for outcome in outcomes if outcome.short]
     if config.shm_gid is not None:
         try:

@@ -102,7 +102,7 @@ class Hugepages:
         kept = self._snapshot.read()
         wanted = _hugetlb.resolve(machine, wish.pools)
         given_up = self._given_up(machine, kept, wanted)
-        steps = _hugetlb.plan_pools(machine, [*wanted, *given_up], force=wish.force, floor_mib=wish.floor_mib)
+        steps = _hugetlb.plan_pools(machine, wanted, given_up, force=wish.force, floor_mib=wish.floor_mib)
         drift = pool_drift(host, machine)
         mounts = _MountPlan(host, wish.mounts, {size_kib for size_kib, _node in machine.pools})
         files = self._plan_files(wish, wanted, mounts)
@@ -115,10 +115,11 @@ class Hugepages:
         shm_before = (host.read_text(_hugetlb_boot.SHM_GROUP) or "").strip()
         shm_after = kept.get(_SHM_GROUP_NAME, shm_before) if wish.shm_gid is None else str(wish.shm_gid)
 
-        outcomes = _hugetlb.predict(steps, wish.floor_mib)
+        outcomes = _hugetlb.predict(steps)
         # What cannot be for want of memory is not tried, unless no memory is to be kept: then the kernel decides.
-        shortfall = _shortfall(outcomes, "could get")
-        if shortfall and (wish.floor_mib or self._check_mode) and wish.on_shortfall != "warn":
+        foreseen = [outcome for outcome, step in zip(outcomes, steps) if step.floor_mib or self._check_mode]
+        shortfall = _shortfall(foreseen, "could get")
+        if shortfall and wish.on_shortfall != "warn":
             raise HugetlbError(f"{shortfall}; nothing was changed")
         self._require_systemd(files)
         if not self._check_mode:
@@ -179,9 +180,7 @@ class Hugepages:
         new = originals.keys() - self._snapshot.read().keys()
         self._snapshot.keep(originals)
         try:
-            outcomes = _hugetlb.set_pools(
-                self._host, machine, steps, floor_mib=wish.floor_mib, drop_caches=wish.drop_caches
-            )
+            outcomes = _hugetlb.set_pools(self._host, machine, steps, drop_caches=wish.drop_caches)
             shortfall = _shortfall(outcomes, "got")
             if shortfall and wish.on_shortfall == "rollback":
                 raise HugetlbError(shortfall)

@@ -88,6 +88,7 @@ options:
       - Memory in MiB that must stay available on every node that gives pages (free memory, caches of files, slabs that
         can be reclaimed). What is beyond it is not taken.
       - With V(0) the kernel alone decides, and may take nearly all.
+      - A pool that goes back to what it was is not held by it.
     type: int
     default: 1024
   on_shortfall:
@@ -303,7 +304,8 @@ def wish(params: dict[str, t.Any]) -> Wish:
         persistent=params["persistent"],
     )
     if params["state"] == "restored":
-        return options
+        # What was there before is put back whatever it leaves: the floor is for what is new.
+        return options._replace(floor_mib=0)
     mounts = [wanted_mount(given) for given in params["mounts"]]
     paths = [mount.path for mount in mounts]
     for path in paths:

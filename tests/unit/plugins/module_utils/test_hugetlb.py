@@ -89,7 +89,7 @@ def test_each_node_gets_its_pages_and_a_second_run_writes_nothing(kernel: Kernel
     kernel.writes.clear()
     again = read_machine(kernel)
     assert set_pools(kernel, again, plan_pools(again, resolve(again, ON_BOTH))) == predict(
-        plan_pools(again, resolve(again, ON_BOTH)), 0
+        plan_pools(again, resolve(again, ON_BOTH))
     )
     assert kernel.writes == []
 
@@ -125,11 +125,40 @@ def test_the_floor_is_kept_and_memory_that_another_pool_gives_back_counts(kernel
     machine = read_machine(kernel)
     steps = plan_pools(machine, [Wanted(1 << 20, 0, 64), Wanted(SIZE, 0, 0)], floor_mib=1024)
     assert [(step.pool.size_kib, step.asked, step.possible) for step in steps] == [(SIZE, 0, 0), (1 << 20, 64, 61)]
-    outcome = predict(steps, 1024)[1]
+    outcome = predict(steps)[1]
     assert outcome.sentence("could get") == (
         "node 0: asked for 64 pages of 1G, could get 61 (its memory has room for no more than 61 with 1024 MiB kept"
         " available there)"
     )
+
+
+def test_large_pages_are_had_before_small_ones_and_what_grew_is_given_back_before_what_shrank_grows(
+    kernel: Kernel,
+) -> None:
+    kernel.put(0, total=512, free=512)
+    machine = read_machine(kernel)
+    steps = plan_pools(machine, [Wanted(SIZE, 0, 0), Wanted(SIZE, 1, 4), Wanted(1 << 20, 0, 1)])
+    assert [(step.pool.name, step.asked) for step in steps] == [
+        ("2M on node 0", 0),
+        ("1G on node 0", 1),
+        ("2M on node 1", 4),
+    ]
+    set_pools(kernel, machine, steps)
+    kernel.writes.clear()
+    assert put_back(kernel, machine, steps) == []
+    assert [write.split("hugepages-")[1].split() for write in kernel.writes] == [
+        ["2048kB/nr_hugepages", "0"],
+        ["1048576kB/nr_hugepages", "0"],
+        ["2048kB/nr_hugepages", "512"],
+    ]
+
+
+def test_a_pool_that_goes_back_is_not_held_by_the_floor(kernel: Kernel) -> None:
+    machine = read_machine(kernel)
+    floor_mib = machine.available_kib[0] // 1024
+    steps = plan_pools(machine, [Wanted(SIZE, 1, 1)], [Wanted(SIZE, 0, 8)], floor_mib=floor_mib)
+    assert [(outcome.node, outcome.got) for outcome in predict(steps)][0] == (0, 8)
+    assert set_pools(kernel, machine, steps)[0].got == kernel.pages(0) == 8
 
 
 def test_shrinking_below_use_is_refused_and_forced_pages_become_surplus(kernel: Kernel) -> None:
@@ -138,7 +167,7 @@ def test_shrinking_below_use_is_refused_and_forced_pages_become_surplus(kernel: 
     with pytest.raises(HugetlbError, match=r"node 0: asked for 10 pages of 2M, but 50 of its 64 are in use"):
         plan_pools(machine, [Wanted(SIZE, 0, 10)])
     steps = plan_pools(machine, [Wanted(SIZE, 0, 10)], force=True)
-    foreseen = predict(steps, 0)
+    foreseen = predict(steps)
     assert set_pools(kernel, machine, steps) == foreseen
     assert (foreseen[0].got, foreseen[0].in_use, foreseen[0].surplus) == (10, 50, 40)
 
