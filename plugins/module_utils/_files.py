@@ -212,7 +212,7 @@ class FileSet:
         """Hold the wanted set against the host. Both empty means: put everything back as it was before this set.
 
         In check mode missing parents, users and groups are what an earlier task would have made; otherwise FilesError.
-        ``covered`` are directories below a file system that will be gone by then: what they hold now is its, not theirs.
+        ``covered`` are directories below a file system that will be gone by then: what they hold now is not theirs.
         """
         _refuse_unclear_paths([*(entry.path for entry in files), *(entry.path for entry in directories)])
         manifest = self._read_manifest(self.manifest_path)
