@@ -183,6 +183,56 @@ def test_the_persistence_daemon_runs_and_is_put_back(root: Path, enabled: str, t
     assert (daemon.active, daemon.enabled) == ("inactive", enabled)
 
 
+def test_a_masked_daemon_is_unsupported(root: Path) -> None:
+    trees.write(root / "usr/lib/systemd/system/nvidia-persistenced.service", "")
+    trees.write(root / "proc/driver/nvidia/version", "NVRM\n")
+    systemd = Systemd(PersistenceDaemon("inactive", "masked"))
+    done = run(root, {"nvidia_persistence": "active", "kernel.numa_balancing": "0"}, systemd=systemd)
+    assert done.result["unsupported"] == ["nvidia_persistence"]
+    assert done.result["settings"][0]["reason"] == "nvidia-persistenced.service is masked"
+    assert tree(root)[BALANCING] == "0\n"
+
+
+def test_what_the_daemon_was_is_not_forgotten_while_the_driver_is_not_loaded(root: Path) -> None:
+    trees.write(root / "usr/lib/systemd/system/nvidia-persistenced.service", "")
+    trees.write(root / "proc/driver/nvidia/version", "NVRM\n")
+    daemon = PersistenceDaemon("inactive", "disabled")
+    run(root, {"nvidia_persistence": "active"}, systemd=Systemd(daemon))
+    (root / "proc/driver/nvidia/version").unlink()
+    assert run(root, {}, systemd=Systemd(daemon)).warnings == [
+        "nvidia_persistence: NVIDIA's driver is not loaded, so that it was inactive disabled is kept for later"
+    ]
+    trees.write(root / "proc/driver/nvidia/version", "NVRM\n")
+    run(root, {}, systemd=Systemd(daemon))
+    assert (daemon.active, daemon.enabled) == ("inactive", "disabled")
+    assert not (root / "state").exists()
+
+
+def test_one_value_that_cannot_go_back_keeps_no_other_from_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trees.write(root / "proc/sys/vm/dirty_bytes", "0\n")
+    before = tree(root)
+    run(root, WANTED | {"vm.dirty_bytes": "4096"})
+    monkeypatch.setattr(Kernel, "refused", {"vm/dirty_bytes": 22})
+    with pytest.raises(KernelSettingsError) as caught:
+        run(root, {})
+    assert "not all could be put back: vm.dirty_bytes: the kernel refused '0' (Invalid argument)." in str(caught.value)
+    left = tree(root)
+    assert '"vm.dirty_bytes": "0"' in left.pop("state/snapshots/kernel_settings.json")
+    assert left == before | {"proc/sys/vm/dirty_bytes": "4096\n"}
+    monkeypatch.setattr(Kernel, "refused", {})
+    run(root, {})
+    assert tree(root) == before
+
+
+def test_what_is_right_already_is_not_written_again_to_undo(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trees.write(root / "proc/sys/vm/dirty_bytes", "0\n")
+    monkeypatch.setattr(Kernel, "refused", {"vm/dirty_bytes": 22})
+    with pytest.raises(
+        KernelSettingsError, match=r"refused '4096' \(Invalid argument\); everything is as it was before"
+    ):
+        run(root, WANTED | {"vm.dirty_bytes": "4096"})
+
+
 def test_competitors_are_named(root: Path) -> None:
     trees.write(root / "etc/sysctl.d/10-early.conf", "kernel.numa_balancing = 1\n")
     trees.write(root / "usr/lib/sysctl.d/99-x.conf", "# no\nkernel/numa_balancing=1\nvm.swappiness = 60\n")
