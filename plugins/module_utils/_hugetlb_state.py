@@ -18,7 +18,6 @@ import typing as t
 
 from ansible_collections.numapin.inference.plugins.module_utils import _hugetlb, _hugetlb_boot, _hugetlb_mount
 from ansible_collections.numapin.inference.plugins.module_utils._changes import Changes
-from ansible_collections.numapin.inference.plugins.module_utils._competitors import sysctl_assignments
 from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
 from ansible_collections.numapin.inference.plugins.module_utils._files import (
     FileSet,
@@ -30,7 +29,7 @@ from ansible_collections.numapin.inference.plugins.module_utils._hugetlb import 
 from ansible_collections.numapin.inference.plugins.module_utils._program import PROGRAM_DIRECTORY, program
 from ansible_collections.numapin.inference.plugins.module_utils._snapshot import Snapshot
 from ansible_collections.numapin.inference.plugins.module_utils._systemd import Systemd
-from ansible_collections.numapin.inference.plugins.module_utils._tuning import POOL_SYSCTLS, pool_drift
+from ansible_collections.numapin.inference.plugins.module_utils._tuning import pool_competitors, pool_drift
 
 if t.TYPE_CHECKING:
     from ansible_collections.numapin.inference.plugins.module_utils._host import Host
@@ -104,7 +103,7 @@ class Hugepages:
         wanted = _hugetlb.resolve(machine, wish.pools)
         given_up = self._given_up(machine, kept, wanted)
         steps = _hugetlb.plan_pools(machine, wanted, given_up, force=wish.force, floor_mib=wish.floor_mib)
-        drift = pool_drift(host, machine)
+        drift = [one.sentence for one in pool_drift(host, machine)]
         mounts = _MountPlan(host, wish.mounts, {size_kib for size_kib, _node in machine.pools})
         files = self._plan_files(wish, wanted, mounts)
         mounts.give_up(files)
@@ -137,7 +136,7 @@ class Hugepages:
             self._changes.record(unit, "enabled", None)
         self._warnings += [outcome.sentence() for outcome in outcomes if outcome.short and not outcome.needs_boot]
         if wanted or wish.shm_gid is not None:
-            competitors = sysctl_assignments(host, POOL_SYSCTLS)
+            competitors = pool_competitors(host, pools=bool(wanted), shm_group=wish.shm_gid is not None)
             self._warnings += [
                 f"{found.sentence}: it fights what is set here whenever sysctl --system is run; remove that line"
                 for found in competitors
@@ -258,7 +257,9 @@ class Hugepages:
         files: list[WantedFile] = []
         directories: list[WantedDirectory] = []
         if wish.persistent and (wanted or wish.shm_gid is not None):
-            config = _hugetlb_boot.BootConfig(tuple(wanted), wish.floor_mib, wish.drop_caches, wish.shm_gid)
+            config = _hugetlb_boot.BootConfig(
+                tuple(wanted), wish.floor_mib, wish.drop_caches, wish.shm_gid, wish.on_shortfall
+            )
             directories += [
                 WantedDirectory(os.path.dirname(_hugetlb_boot.CONFIG_PATH), 0o755),
                 WantedDirectory(PROGRAM_DIRECTORY, 0o755),

@@ -34,8 +34,8 @@ from ansible_collections.numapin.inference.plugins.module_utils._errors import N
 from ansible_collections.numapin.inference.plugins.module_utils._files import (
     FileSet,
     Plan,
-    WantedDirectory,
     WantedFile,
+    directory_as_it_is,
 )
 from ansible_collections.numapin.inference.plugins.module_utils._kernel import read_kernel
 from ansible_collections.numapin.inference.plugins.module_utils._snapshot import Snapshot
@@ -222,7 +222,13 @@ class KernelSettings:
         for state in (*different, *to_restore):
             changes.record(state.setting.key, state.before, state.setting.wanted)
         competitors = find_competitors(host, wanted)
-        warnings = [f"{found.sentence}, wanted is {wanted[found.name]}: remove one of them" for found in competitors]
+        if not persistent:
+            competitors = [found._replace(yields=False) for found in competitors]
+        warnings = [
+            f"{found.sentence}, wanted is {wanted[found.name]}: remove one of them"
+            for found in competitors
+            if not found.yields
+        ]
         warnings += [
             f"{state.setting.key}: {state.reason}, so "
             + (
@@ -306,8 +312,12 @@ class KernelSettings:
         config = json.dumps({"version": _VERSION, "settings": dict(wanted)}, indent=2, sort_keys=True) + "\n"
         texts = {CONFIG_PATH: config}
         if sysctls:
-            # With a dash, a kernel without the setting is no error at boot either.
-            lines = "".join(f"-{name} = {value}\n" for name, value in sorted(sysctls.items()))
+            # With a dash, a kernel without the setting is no error either. TuneD, which applies the file
+            # again after its profile, takes the dash for a part of the name.
+            lines = "".join(
+                f"{'' if self._host.exists(settings_of(self._host, name, value)[0].path) else '-'}{name} = {value}\n"
+                for name, value in sorted(sysctls.items())
+            )
             texts[_SYSCTL_PATH] = _MANAGED + lines
         written = {TRANSPARENT_HUGEPAGE: _THP, CPUFREQ_GOVERNOR: f"{_CPUFREQ}/policy*/scaling_governor"}
         lines = "".join(f"w {path} - - - - {wanted[name]}\n" for name, path in written.items() if name in wanted)
@@ -315,7 +325,7 @@ class KernelSettings:
             texts[_TMPFILES_PATH] = _MANAGED + lines
         return self._files.plan(
             [WantedFile(path, text.encode(), 0o644) for path, text in texts.items()],
-            [WantedDirectory(directory, 0o755) for directory in sorted({path.rpartition("/")[0] for path in texts})],
+            [directory_as_it_is(path, 0o755) for path in sorted({path.rpartition("/")[0] for path in texts})],
             check_mode=self._check_mode,
         )
 

@@ -245,7 +245,7 @@ competitors:
   type: list
   elements: dict
   sample: [{name: vm.nr_hugepages, source: /etc/sysctl.d/99-x.conf line 1, value: '512',
-            sentence: /etc/sysctl.d/99-x.conf line 1 sets vm.nr_hugepages = 512}]
+            sentence: /etc/sysctl.d/99-x.conf line 1 sets vm.nr_hugepages = 512, yields: false}]
 """
 
 import grp

@@ -21,6 +21,7 @@ from ansible_collections.numapin.inference.plugins.module_utils._hugetlb import 
     resolve,
     set_pools,
 )
+from ansible_collections.numapin.inference.plugins.module_utils._tuning import pool_drift
 from ansible_collections.numapin.inference.tests.unit.plugins.module_utils.hugepage_kernel import Kernel
 
 if t.TYPE_CHECKING:
@@ -203,9 +204,23 @@ def test_the_boot_program_sets_what_is_written_down(kernel: Kernel, tmp_path: Pa
     path = tmp_path / _hugetlb_boot.CONFIG_PATH[1:]
     path.parent.mkdir(parents=True)
     path.write_text(_hugetlb_boot.config_text(config), encoding="utf-8")
-    assert _hugetlb_boot.set_at_boot(kernel) == ["2M on node 9: this host has no such pool any more"]
+    assert _hugetlb_boot.set_at_boot(kernel) == (["2M on node 9: this host has no such pool any more"], [])
     assert (kernel.pages(0), kernel.pages(1)) == (64, 32)
     assert (tmp_path / "proc/sys/vm/hugetlb_shm_group").read_text(encoding="utf-8") == "107\n"
     path.write_text('{"version": 1, "pools": [{"size_kib": "2048", "node": 0, "pages": 1}]}', encoding="utf-8")
     with pytest.raises(HugetlbError, match=r"hugepages\.json is damaged"):
         _hugetlb_boot.set_at_boot(kernel)
+
+
+def test_fewer_pages_at_boot_are_no_failure_where_they_were_to_do(kernel: Kernel, tmp_path: Path) -> None:
+    kernel.grants[0] = 10
+    path = tmp_path / _hugetlb_boot.CONFIG_PATH[1:]
+    path.parent.mkdir(parents=True)
+    config = _hugetlb_boot.BootConfig((Wanted(SIZE, 0, 64),), 0, False, None, "warn")
+    for on_shortfall, problems, notes in (("warn", 0, 1), ("rollback", 1, 0)):
+        text = _hugetlb_boot.config_text(config._replace(on_shortfall=on_shortfall))
+        path.write_text(text, encoding="utf-8")
+        done = _hugetlb_boot.set_at_boot(kernel)
+        assert (len(done.problems), len(done.notes)) == (problems, notes)
+        (drift,) = pool_drift(kernel, read_machine(kernel))
+        assert drift == ("2M on node 0: 64 pages at boot, 10 pages now", on_shortfall == "warn")

@@ -201,6 +201,12 @@ def test_competitors_are_named(box: Box, units: Units) -> None:
     assert warning.startswith("/etc/sysctl.d/10-x.conf line 1 sets vm.nr_hugepages = 512: it fights what is set here")
 
 
+def test_a_group_that_somebody_else_sets_is_no_fight_where_none_is_wanted(box: Box, units: Units) -> None:
+    trees.write(box.tree / "etc/sysctl.d/10-x.conf", "vm.hugetlb_shm_group = 5\n")
+    assert run(box, units, Wish(pools=ON_BOTH)).warnings == []
+    assert len(run(box, units, Wish(pools=ON_BOTH, shm_gid=107)).warnings) == 1
+
+
 def test_without_systemd_nothing_is_begun(box: Box, units: Units) -> None:
     (box.tree / "run/systemd/system").rmdir()
     before = tree(box)

@@ -93,7 +93,7 @@ def test_check_then_apply_then_again_then_restored(root: Path) -> None:
     after = tree(root)
     assert after[BALANCING] == "0\n"
     assert after[THP] == "always [madvise] never\n"
-    assert after["etc/sysctl.d/90-numapin.conf"].splitlines()[1:] == ["-kernel.numa_balancing = 0"]
+    assert after["etc/sysctl.d/90-numapin.conf"].splitlines()[1:] == ["kernel.numa_balancing = 0"]
     assert after["etc/tmpfiles.d/numapin.conf"].splitlines()[1:] == [
         "w /sys/kernel/mm/transparent_hugepage/enabled - - - - madvise",
         "w /sys/devices/system/cpu/cpufreq/policy*/scaling_governor - - - - performance",
@@ -250,8 +250,34 @@ def test_competitors_are_named(root: Path) -> None:
     assert [found["name"] for found in run(root, WANTED).result["competitors"]] == ["transparent_hugepage"]
 
 
+def test_sysctls_of_tuned_fight_only_where_they_win(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trees.write(root / "etc/tuned/active_profile", "mine\n")
+    trees.write(root / "etc/tuned/mine/tuned.conf", "[sysctl]\nkernel.numa_balancing=1\n")
+    trees.write(root / "sys/fs/cgroup/system.slice/tuned.service/cgroup.events", "populated 1\nfrozen 0\n")
+    assert run(root, WANTED).warnings == []
+    monkeypatch.undo()
+    sentence = "the active TuneD profile mine sets kernel.numa_balancing = 1"
+
+    def found() -> tuple[list[str], list[str]]:
+        tuning = read_tuning(Host(str(root)), Systemd(no_command))
+        return tuning.problems, tuning.notes
+
+    assert found() == ([], [f"{sentence}, but applies 0 again after that"])
+    trees.write(root / BALANCING, "1\n")
+    assert found() == (["kernel.numa_balancing is 1, tuned was 0", f"{sentence}, tuned was 0"], [])
+    trees.write(root / BALANCING, "0\n")
+    trees.write(root / "etc/tuned/tuned-main.conf", "# x\nreapply_sysctl = 0\n")
+    assert found() == ([f"{sentence}, tuned was 0"], [])
+
+
+def test_the_directories_of_the_distribution_keep_their_mode(root: Path) -> None:
+    (root / "etc/sysctl.d").mkdir(mode=0o750)
+    run(root, WANTED)
+    assert (root / "etc/sysctl.d").stat().st_mode & 0o777 == 0o750
+
+
 def test_drift_and_competitors_are_problems_of_a_tuned_host(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert read_tuning(Host(str(root)), Systemd(no_command)) == (False, [])
+    assert read_tuning(Host(str(root)), Systemd(no_command)) == (False, [], [])
     run(root, WANTED)
     trees.write(root / "etc/sysctl.conf", "kernel.numa_balancing = 2\n")
     trees.write(root / BALANCING, "1\n")
@@ -262,6 +288,7 @@ def test_drift_and_competitors_are_problems_of_a_tuned_host(root: Path, monkeypa
             "kernel.numa_balancing is 1, tuned was 0",
             "/etc/sysctl.conf line 1 sets kernel.numa_balancing = 2, tuned was 0",
         ],
+        [],
     )
 
 
