@@ -8,6 +8,7 @@ import typing as t
 
 import pytest
 
+from ansible_collections.numapin.inference.plugins.module_utils._hugetlb import HugetlbError
 from ansible_collections.numapin.inference.plugins.modules import hugepages
 
 PARAMETERS: dict[str, t.Any] = {
@@ -26,3 +27,12 @@ PARAMETERS: dict[str, t.Any] = {
 @pytest.mark.parametrize(("state", "floor_mib"), [("present", 1024), ("restored", 0)])
 def test_the_floor_is_for_what_is_new(state: str, floor_mib: int) -> None:
     assert hugepages.wish(PARAMETERS | {"state": state}).floor_mib == floor_mib
+
+
+def test_a_group_that_an_earlier_task_would_have_made_is_foreseen() -> None:
+    mount = {"path": "/mnt/x", "size": "2M", "limit": None, "owner": "root", "group": "no-such-group", "mode": "0770"}
+    for given in ({"mounts": [mount]}, {"shm_group": "no-such-group"}):
+        assert hugepages.foresees_somebody(hugepages.wish(PARAMETERS | given, check_mode=True))
+        with pytest.raises(HugetlbError, match=r"'no-such-group' is not a group of this host: make it first"):
+            hugepages.wish(PARAMETERS | given)
+    assert not hugepages.foresees_somebody(hugepages.wish(PARAMETERS | {"shm_group": "0"}, check_mode=True))
