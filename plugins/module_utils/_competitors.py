@@ -24,6 +24,8 @@ _DIRECTORIES = ("/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/u
 _SYSCTL_CONF = "/etc/sysctl.conf"
 _PROFILES = ("/etc/tuned/profiles", "/etc/tuned", "/usr/lib/tuned/profiles", "/usr/lib/tuned")
 _INCLUDE_DEPTH = 10
+_TUNED_CONF = "/etc/tuned/tuned-main.conf"
+_NO_REAPPLY = re.compile(r"^\s*reapply_sysctl\s*=\s*(0|false|no|off)\s*$", re.MULTILINE | re.IGNORECASE)
 _ASSIGNMENT = re.compile(r"-?([^=\s]+)\s*=\s*(.*)")
 # Names that stand for settings which are no sysctl, here and in the results.
 TRANSPARENT_HUGEPAGE = "transparent_hugepage"
@@ -31,12 +33,13 @@ CPUFREQ_GOVERNOR = "cpufreq_governor"
 
 
 class Competitor(t.NamedTuple):
-    """Somebody who gives one setting another value, and where."""
+    """Somebody who gives one setting another value, and where. One that ``yields`` is overridden by ours each time."""
 
     name: str
     source: str  # a path with its line, or the TuneD profile
     value: str
     sentence: str
+    yields: bool = False
 
 
 class _Assignment(t.NamedTuple):
@@ -97,7 +100,11 @@ def _parse(host: Host, name: str, path: str) -> t.Iterator[_Assignment]:
 
 
 def tuned_competitors(host: Host, profile: str | None, wanted: t.Mapping[str, str]) -> list[Competitor]:
-    """What the TuneD ``profile`` (of a running TuneD) sets otherwise than ``wanted``."""
+    """What the TuneD ``profile`` (of a running TuneD) sets otherwise than ``wanted``.
+
+    After its profile TuneD applies the files of sysctl.d again (reapply_sysctl), and with them ours.
+    """
+    reapplies = _NO_REAPPLY.search(host.read_text(_TUNED_CONF) or "") is None
     settings: dict[str, str] = {}
     for name in (profile or "").split():
         settings.update(_profile(host, name, _INCLUDE_DEPTH))
@@ -107,6 +114,7 @@ def tuned_competitors(host: Host, profile: str | None, wanted: t.Mapping[str, st
             f"TuneD profile {profile}",
             settings[name],
             f"the active TuneD profile {profile} sets {name} = {settings[name]}",
+            yields=reapplies and name not in (TRANSPARENT_HUGEPAGE, CPUFREQ_GOVERNOR),
         )
         for name, value in wanted.items()
         if name in settings and _words(value) not in (_words(part) for part in settings[name].split("|"))

@@ -174,6 +174,12 @@ def read_entry(path: str) -> Entry:
     )
 
 
+def directory_as_it_is(path: str, mode: int) -> WantedDirectory:
+    """A directory that is wanted, with the mode it has; ``mode`` is for one that is missing."""
+    there = _follow(path)
+    return WantedDirectory(path, there.mode if there.kind == "directory" else mode)
+
+
 class FileSet:
     """The files that one name stands for on this host."""
 
@@ -190,16 +196,23 @@ class FileSet:
 
     # Read and plan
 
+    def made(self, path: str) -> bool:
+        """Whether ``path`` is a directory that an earlier run of this set made."""
+        manifest = self._read_manifest(self.manifest_path)
+        return bool(manifest and manifest["directories"].get(path, {}).get("created"))
+
     def plan(
         self,
         files: t.Sequence[WantedFile],
         directories: t.Sequence[WantedDirectory] = (),
         *,
         check_mode: bool = False,
+        covered: t.Collection[str] = (),
     ) -> Plan:
         """Hold the wanted set against the host. Both empty means: put everything back as it was before this set.
 
         In check mode missing parents, users and groups are what an earlier task would have made; otherwise FilesError.
+        ``covered`` are directories below a file system that will be gone by then: what they hold now is not theirs.
         """
         _refuse_unclear_paths([*(entry.path for entry in files), *(entry.path for entry in directories)])
         manifest = self._read_manifest(self.manifest_path)
@@ -250,6 +263,7 @@ class FileSet:
             owned_directories,
             {change.path for change in file_changes if change.after == ABSENT},
             check_mode,
+            covered,
         )
         after_manifest = {
             "version": _MANIFEST_VERSION,
@@ -265,7 +279,8 @@ class FileSet:
             drifted_files=tuple(drifted),
             taken_over=tuple(taken_over),
             manifest_before=manifest,
-            manifest_after=after_manifest if files or directories else None,
+            # A directory of ours that has to stay is still to go one day.
+            manifest_after=after_manifest if files or directories or directory_records else None,
             warnings=tuple(warnings),
         )
 
@@ -343,7 +358,7 @@ class FileSet:
                 if change.after.kind == "file":
                     waiting[at] = _write_beside(at, change.after)
             at = self.manifest_path
-            self._keep_originals(plan)
+            self._keep_originals(plan.taken_over)
             self._write_manifest(_union(plan.manifest_before, plan.manifest_after))
             for change in plan.files:
                 at = change.path
@@ -373,7 +388,31 @@ class FileSet:
             raise FilesError(f"{at}: {reason}; {self._undo(done, plan)}") from error
         self._forget_originals(plan)
 
+    def undo(self, plan: Plan) -> None:
+        """Take back a plan that was applied, as a step after it failed. Raises FilesError with what could not be."""
+        if not plan.changed:
+            return
+        records = plan.manifest_before["files"] if plan.manifest_before else {}
+        originals = [
+            (records[path]["original"]["kept"], read_entry(path))
+            for path in plan.removed_files
+            if records[path]["original"]
+        ]
+        try:
+            self._keep_originals(originals)
+        except OSError as error:
+            raise FilesError(f"{self.originals_directory}: {error.strerror or error}") from error
+        failed = self._put_back([*plan.directories, *plan.files, *plan.removed_directories], plan)
+        if failed:
+            raise FilesError(", ".join(failed))
+
     def _undo(self, done: list[Change], plan: Plan) -> str:
+        failed = self._put_back(done, plan)
+        if failed:
+            return "and these could not be put back as they were: " + ", ".join(failed)
+        return "everything is as it was before"
+
+    def _put_back(self, done: list[Change], plan: Plan) -> list[str]:
         failed: list[str] = []
         for change in reversed(done):
             try:
@@ -388,12 +427,10 @@ class FileSet:
                 self._remove_empty_state(plan.manifest_before)
         except (OSError, FilesError) as error:
             failed.append(f"{self.manifest_path} ({error})")
-        if failed:
-            return "and these could not be put back as they were: " + ", ".join(failed)
-        return "everything is as it was before"
+        return failed
 
-    def _keep_originals(self, plan: Plan) -> None:
-        for kept, original in plan.taken_over:
+    def _keep_originals(self, originals: t.Iterable[tuple[str, Entry]]) -> None:
+        for kept, original in originals:
             os.makedirs(os.path.dirname(kept), mode=0o700, exist_ok=True)
             os.chmod(self.state_directory + "/originals", 0o700)
             os.replace(_write_beside(kept, original), kept)
@@ -550,7 +587,11 @@ def _wanted_entry(
 
 
 def _plan_directories(
-    wanted: t.Sequence[WantedDirectory], owned: dict[str, t.Any], leaving: set[str], check_mode: bool
+    wanted: t.Sequence[WantedDirectory],
+    owned: dict[str, t.Any],
+    leaving: set[str],
+    check_mode: bool,
+    covered: t.Collection[str],
 ) -> tuple[list[Change], list[Change], dict[str, t.Any], list[str]]:
     changes: list[Change] = []
     removed: list[Change] = []
@@ -578,10 +619,11 @@ def _plan_directories(
         if before.kind != "directory":
             continue
         if owned[path]["created"]:
-            left = [name for name in sorted(os.listdir(path)) if os.path.join(path, name) not in leaving]
+            names = () if path in covered else sorted(os.listdir(path))
+            left = [name for name in names if os.path.join(path, name) not in leaving]
             if left:
-                names = ", ".join(left[:5]) + (" …" if len(left) > 5 else "")
-                warnings.append(f"{path} is no longer wanted, but stays: it holds {names}")
+                held = ", ".join(left[:5]) + (" …" if len(left) > 5 else "")
+                warnings.append(f"{path} is no longer wanted, but stays: it holds {held}")
                 records[path] = owned[path]
                 continue
             leaving.add(path)

@@ -88,11 +88,15 @@ class Wanted(t.NamedTuple):
 
 
 class Step(t.NamedTuple):
-    """One pool: persistent pages before, asked for, and what can be had with the floor kept (never below before)."""
+    """One pool: persistent pages before, asked for, and what can be had with the floor kept (never below before).
+
+    Without a floor ``possible`` is a guess, and the kernel decides.
+    """
 
     pool: Pool
     asked: int
     possible: int
+    floor_mib: int
 
     @property
     def target(self) -> int:
@@ -263,29 +267,39 @@ def _pages(size_kib: int, given: t.Mapping[str, t.Any], what: str) -> int:
 
 
 def plan_pools(
-    machine: Machine, wanted: t.Iterable[Wanted], *, force: bool = False, floor_mib: int = 0
+    machine: Machine,
+    wanted: t.Iterable[Wanted],
+    given_up: t.Collection[Wanted] = (),
+    *,
+    force: bool = False,
+    floor_mib: int = 0,
 ) -> tuple[Step, ...]:
     """Hold the wanted pools against the host: those that shrink first, as their memory may be wanted by the others.
 
-    ``possible`` of each step keeps ``floor_mib`` of available memory on its node. Raises HugetlbError for a pool that
-    would shrink below what is in use, unless ``force``.
+    ``possible`` of each step keeps ``floor_mib`` of available memory on its node; pools that are ``given_up`` go back
+    to what they were whatever is left. Raises HugetlbError for a pool that would shrink below what is in use, unless
+    ``force``.
     """
+
+    def place(want: Wanted) -> tuple[bool, int, int]:
+        # Large pages before small ones: these take memory apart.
+        return want.pages >= machine.pools[want.size_kib, want.node].persistent, -want.size_kib, want.node
+
     steps: list[Step] = []
-    left_kib = {node: kib - floor_mib * 1024 for node, kib in machine.available_kib.items()}
-    # The smaller number of pages more, the earlier: what frees memory comes first.
-    order = sorted(wanted, key=lambda want: (want.pages >= machine.pools[want.size_kib, want.node].persistent, want))
-    for want in order:
+    left_kib = dict(machine.available_kib)
+    for want in sorted([*wanted, *given_up], key=place):
+        floor = 0 if want in given_up else floor_mib
         pool = machine.pools[want.size_kib, want.node]
         more = want.pages - pool.persistent
         if more <= 0:
-            steps.append(Step(pool, want.pages, want.pages))
+            steps.append(Step(pool, want.pages, want.pages, floor))
             left_kib[want.node] += min(-more, pool.free) * want.size_kib
             continue
         # Surplus pages are there already: the kernel makes them persistent first.
         there = min(more, pool.surplus)
-        can = min(more - there, max(left_kib[want.node], 0) // want.size_kib)
+        can = min(more - there, max(left_kib[want.node] - floor * 1024, 0) // want.size_kib)
         left_kib[want.node] -= can * want.size_kib
-        steps.append(Step(pool, want.pages, pool.persistent + there + can))
+        steps.append(Step(pool, want.pages, pool.persistent + there + can, floor))
     if not force:
         _refuse_to_shrink_below_use(machine, steps)
     return tuple(steps)
@@ -320,7 +334,7 @@ def _refuse_to_shrink_below_use(machine: Machine, steps: t.Sequence[Step]) -> No
         )
 
 
-def predict(steps: t.Iterable[Step], floor_mib: int) -> list[Outcome]:
+def predict(steps: t.Iterable[Step]) -> list[Outcome]:
     """What ``set_pools`` would reach, as far as free memory tells: the answer of check mode."""
     outcomes = []
     for step in steps:
@@ -329,14 +343,14 @@ def predict(steps: t.Iterable[Step], floor_mib: int) -> list[Outcome]:
             surplus = max(0, pool.in_use - step.target)
             total = step.target + surplus
             pool = pool._replace(total=total, free=total - pool.in_use, surplus=surplus)
-        outcomes.append(_outcome(step, pool, _floor_reason(step, floor_mib)))
+        outcomes.append(_outcome(step, pool, _floor_reason(step)))
     return outcomes
 
 
-def _floor_reason(step: Step, floor_mib: int) -> str:
+def _floor_reason(step: Step) -> str:
     if step.possible >= step.asked:
         return ""
-    kept = f" with {floor_mib} MiB kept available there" if floor_mib else ""
+    kept = f" with {step.floor_mib} MiB kept available there" if step.floor_mib else ""
     return f"its memory has room for no more than {step.possible}{kept}"
 
 
@@ -360,21 +374,19 @@ def _outcome(
 # Set and read back
 
 
-def set_pools(
-    host: Host, machine: Machine, steps: t.Iterable[Step], *, floor_mib: int = 0, drop_caches: bool = False
-) -> list[Outcome]:
+def set_pools(host: Host, machine: Machine, steps: t.Iterable[Step], *, drop_caches: bool = False) -> list[Outcome]:
     """Set the pools in the order of ``steps`` and read each back. Raises HugetlbError when the kernel refuses.
 
     With a floor, what ``possible`` excludes is not tried; without one the kernel decides.
     """
-    return [_set_pool(host, machine, step, floor_mib, drop_caches) for step in steps]
+    return [_set_pool(host, machine, step, drop_caches) for step in steps]
 
 
-def _set_pool(host: Host, machine: Machine, step: Step, floor_mib: int, drop_caches: bool) -> Outcome:
-    target = step.target if floor_mib else step.asked
+def _set_pool(host: Host, machine: Machine, step: Step, drop_caches: bool) -> Outcome:
+    target = step.target if step.floor_mib else step.asked
     pool = step.pool
     if target == pool.persistent:
-        return _outcome(step, pool, _floor_reason(step, floor_mib))
+        return _outcome(step, pool, _floor_reason(step))
     recovery: list[str] = []
     try:
         pool = _write(host, machine, pool, target)
@@ -391,7 +403,7 @@ def _set_pool(host: Host, machine: Machine, step: Step, floor_mib: int, drop_cac
         raise HugetlbError(
             f"{pool.name}: the kernel refused {target} pages ({error.strerror or error}); {_advice(error)}"
         ) from error
-    reason = _floor_reason(step, floor_mib) if pool.persistent == target else ""
+    reason = _floor_reason(step) if pool.persistent == target else ""
     return _outcome(step, pool, reason or _shortage(pool, target, recovery), recovery=recovery)
 
 
@@ -440,10 +452,10 @@ def _ladder(host: Host, machine: Machine, node: int, drop_caches: bool) -> t.Ite
         yield "dropping caches", drop
 
 
-def put_back(host: Host, machine: Machine, steps: t.Iterable[Step]) -> list[str]:
-    """Set the pools of ``steps`` to what they were before; returns those that are not."""
+def put_back(host: Host, machine: Machine, steps: t.Sequence[Step]) -> list[str]:
+    """Set the pools of ``steps`` to what they were before, the last one first; returns those that are not."""
     failed: list[str] = []
-    for step in steps:
+    for step in reversed(steps):
         before = step.pool.persistent
         try:
             pool = _read_pool(host, machine, step.pool)

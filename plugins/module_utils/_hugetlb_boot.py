@@ -29,12 +29,13 @@ _VERSION = 1
 
 
 class BootConfig(t.NamedTuple):
-    """What is to be set at boot. ``shm_gid`` None leaves the kernel's value."""
+    """What is to be set at boot. ``shm_gid`` None leaves the kernel's value; ``warn``: fewer pages are no failure."""
 
     pools: tuple[Wanted, ...]
     floor_mib: int
     drop_caches: bool
     shm_gid: int | None
+    on_shortfall: str = "rollback"
 
 
 def config_text(config: BootConfig) -> str:
@@ -63,8 +64,15 @@ def parse_config(text: str) -> BootConfig:
         ) from error
 
 
-def set_at_boot(host: Host) -> list[str]:
-    """Set everything; returns a sentence for each pool that is not as wanted. Raises NumapinError."""
+class AtBoot(t.NamedTuple):
+    """Sentences on what is not as wanted: what is wrong, and what was to be taken as it comes."""
+
+    problems: list[str]
+    notes: list[str]
+
+
+def set_at_boot(host: Host) -> AtBoot:
+    """Set everything. Raises NumapinError."""
     text = host.read_text(CONFIG_PATH)
     if text is None:
         raise HugetlbError(f"{CONFIG_PATH} cannot be read: run the playbook that tunes this host again")
@@ -73,22 +81,24 @@ def set_at_boot(host: Host) -> list[str]:
     missing = [pool for pool in config.pools if (pool.size_kib, pool.node) not in machine.pools]
     problems = [f"{pool_name(pool.size_kib, pool.node)}: this host has no such pool any more" for pool in missing]
     steps = plan_pools(machine, [pool for pool in config.pools if pool not in missing], floor_mib=config.floor_mib)
-    outcomes = set_pools(host, machine, steps, floor_mib=config.floor_mib, drop_caches=config.drop_caches)
-    problems += [outcome.sentence() for outcome in outcomes if outcome.short]
+    outcomes = set_pools(host, machine, steps, drop_caches=config.drop_caches)
+    short = [outcome.sentence() for outcome in outcomes if outcome.short]
+    if config.on_shortfall != "warn":
+        problems += short
     if config.shm_gid is not None:
         try:
             host.write_text(SHM_GROUP, f"{config.shm_gid}\n")
         except OSError as error:
             problems.append(f"vm.hugetlb_shm_group: the kernel refused {config.shm_gid} ({error.strerror or error})")
-    return problems
+    return AtBoot(problems, short if config.on_shortfall == "warn" else [])
 
 
 def main(_arguments: list[str]) -> int:
     """Entry of the program; what is not as wanted is said in the journal, and the unit fails."""
     try:
-        problems = set_at_boot(Host())
+        problems, notes = set_at_boot(Host())
     except NumapinError as error:
-        problems = [str(error)]
-    for problem in problems:
-        sys.stderr.write(f"numapin-hugepages: {problem}\n")
+        problems, notes = [str(error)], []
+    for sentence in (*problems, *notes):
+        sys.stderr.write(f"numapin-hugepages: {sentence}\n")
     return 1 if problems else 0

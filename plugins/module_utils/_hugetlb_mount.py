@@ -42,7 +42,7 @@ class Mount(t.NamedTuple):
     @property
     def unit(self) -> str:
         """The name systemd wants for the unit of this path."""
-        return f"{escape_path(self.path)}.mount"
+        return unit_name(self.path)
 
     def options(self) -> str:
         """As mount(8) takes them."""
@@ -61,6 +61,11 @@ class Mounted(t.NamedTuple):
 
     kind: str
     mount: Mount | None
+
+
+def unit_name(path: str) -> str:
+    """The unit that systemd has for what is mounted at ``path``."""
+    return f"{escape_path(path)}.mount"
 
 
 def escape_path(path: str) -> str:

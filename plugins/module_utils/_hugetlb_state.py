@@ -11,13 +11,13 @@ What is no longer wanted goes back to what it was before the first change; wanti
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import typing as t
 
 from ansible_collections.numapin.inference.plugins.module_utils import _hugetlb, _hugetlb_boot, _hugetlb_mount
 from ansible_collections.numapin.inference.plugins.module_utils._changes import Changes
-from ansible_collections.numapin.inference.plugins.module_utils._competitors import sysctl_assignments
 from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
 from ansible_collections.numapin.inference.plugins.module_utils._files import (
     FileSet,
@@ -29,7 +29,7 @@ from ansible_collections.numapin.inference.plugins.module_utils._hugetlb import 
 from ansible_collections.numapin.inference.plugins.module_utils._program import PROGRAM_DIRECTORY, program
 from ansible_collections.numapin.inference.plugins.module_utils._snapshot import Snapshot
 from ansible_collections.numapin.inference.plugins.module_utils._systemd import Systemd
-from ansible_collections.numapin.inference.plugins.module_utils._tuning import POOL_SYSCTLS, pool_drift
+from ansible_collections.numapin.inference.plugins.module_utils._tuning import pool_competitors, pool_drift
 
 if t.TYPE_CHECKING:
     from ansible_collections.numapin.inference.plugins.module_utils._host import Host
@@ -102,34 +102,41 @@ class Hugepages:
         kept = self._snapshot.read()
         wanted = _hugetlb.resolve(machine, wish.pools)
         given_up = self._given_up(machine, kept, wanted)
-        steps = _hugetlb.plan_pools(machine, [*wanted, *given_up], force=wish.force, floor_mib=wish.floor_mib)
-        drift = pool_drift(host, machine)
+        steps = _hugetlb.plan_pools(machine, wanted, given_up, force=wish.force, floor_mib=wish.floor_mib)
+        drift = [one.sentence for one in pool_drift(host, machine)]
         mounts = _MountPlan(host, wish.mounts, {size_kib for size_kib, _node in machine.pools})
         files = self._plan_files(wish, wanted, mounts)
-        mounts.removed = [
-            path.rpartition("/")[2]
-            for path in files.removed_files
-            if path.startswith(f"{_hugetlb_mount.UNIT_DIRECTORY}/")
-        ]
-        enable = self._to_enable(wish, files)
+        mounts.give_up(files)
+        if mounts.covered:
+            files = self._plan_files(wish, wanted, mounts)
+        enable, disable = self._to_enable(wish, files), self._to_disable(wish, files)
         shm_before = (host.read_text(_hugetlb_boot.SHM_GROUP) or "").strip()
         shm_after = kept.get(_SHM_GROUP_NAME, shm_before) if wish.shm_gid is None else str(wish.shm_gid)
 
-        outcomes = _hugetlb.predict(steps, wish.floor_mib)
+        outcomes = _hugetlb.predict(steps)
         # What cannot be for want of memory is not tried, unless no memory is to be kept: then the kernel decides.
-        shortfall = _shortfall(outcomes, "could get")
-        if shortfall and (wish.floor_mib or self._check_mode) and wish.on_shortfall != "warn":
+        foreseen = [outcome for outcome, step in zip(outcomes, steps) if step.floor_mib or self._check_mode]
+        shortfall = _shortfall(foreseen, "could get")
+        if shortfall and wish.on_shortfall != "warn":
             raise HugetlbError(f"{shortfall}; nothing was changed")
         self._require_systemd(files)
         if not self._check_mode:
-            outcomes = self._change(machine, steps, wish, files, mounts, enable, (shm_before, shm_after))
+
+            def plan_again() -> Plan:
+                return self._plan_files(wish, wanted, mounts, unmounted=True)
+
+            outcomes = self._change(
+                machine, steps, wish, files, plan_again, mounts, (enable, disable), (shm_before, shm_after)
+            )
             self._forget(given_up, wish)
         self._record(outcomes, mounts, shm_before, shm_after)
         for unit in enable:
             self._changes.record(unit, None, "enabled")
+        for unit in disable:
+            self._changes.record(unit, "enabled", None)
         self._warnings += [outcome.sentence() for outcome in outcomes if outcome.short and not outcome.needs_boot]
         if wanted or wish.shm_gid is not None:
-            competitors = sysctl_assignments(host, POOL_SYSCTLS)
+            competitors = pool_competitors(host, pools=bool(wanted), shm_group=wish.shm_gid is not None)
             self._warnings += [
                 f"{found.sentence}: it fights what is set here whenever sysctl --system is run; remove that line"
                 for found in competitors
@@ -168,37 +175,55 @@ class Hugepages:
         steps: t.Sequence[_hugetlb.Step],
         wish: Wish,
         files: Plan,
+        plan_again: t.Callable[[], Plan],
         mounts: _MountPlan,
-        enable: t.Sequence[str],
+        units: tuple[t.Sequence[str], t.Sequence[str]],
         shm_group: tuple[str, str],
     ) -> list[_hugetlb.Outcome]:
         """Keep the originals, then change everything; what fails is undone, with the pools' numbers in the message."""
+        undo: list[t.Callable[[], None]] = [lambda: self._put_pools_back(machine, steps)]
         originals = {step.pool.name: str(step.pool.persistent) for step in steps if step.asked != step.pool.persistent}
         if shm_group[0] != shm_group[1]:
             originals[_SHM_GROUP_NAME] = shm_group[0]
         new = originals.keys() - self._snapshot.read().keys()
         self._snapshot.keep(originals)
         try:
-            outcomes = _hugetlb.set_pools(
-                self._host, machine, steps, floor_mib=wish.floor_mib, drop_caches=wish.drop_caches
-            )
+            outcomes = _hugetlb.set_pools(self._host, machine, steps, drop_caches=wish.drop_caches)
             shortfall = _shortfall(outcomes, "got")
             if shortfall and wish.on_shortfall == "rollback":
                 raise HugetlbError(shortfall)
             if not shortfall or wish.on_shortfall == "warn":
+                undo.append(lambda: self._set_shm_group(shm_group[1], shm_group[0]))
                 self._set_shm_group(*shm_group)
+                undo.append(lambda: mounts.start_removed(self._systemd))
                 mounts.stop_removed(self._systemd)
+                if mounts.covered:
+                    files = plan_again()
                 self._files.apply(files)
-                mounts.bring_up(self._systemd, _units_changed(files), enable)
+                undo.append(lambda: mounts.mount_again(self._systemd))
+                undo.append(lambda: self._files.undo(files))
+                undo.append(lambda: mounts.take_down(self._systemd, *units))
+                mounts.bring_up(self._systemd, _units_changed(files), *units)
         except NumapinError as error:
-            failed = _hugetlb.put_back(self._host, machine, steps)
+            failed: list[str] = []
+            for step in reversed(undo):
+                try:
+                    step()
+                except NumapinError as again:
+                    failed.append(str(again))
             if failed:
-                raise HugetlbError(f"{error}; and these could not be put back: {', '.join(failed)}") from error
+                raise HugetlbError(f"{error}; and these could not be put back: {'; '.join(failed)}") from error
             self._snapshot.forget(new)
-            raise HugetlbError(f"{error}; the pools are as they were before") from error
+            told = "the pools are as they were before" if len(undo) == 1 else "everything is as it was before"
+            raise HugetlbError(f"{error}; {told}") from error
         if shortfall and wish.on_shortfall == "fail":
             raise HugetlbError(f"{shortfall}; what was got is left (on_shortfall: fail), nothing else was changed")
         return outcomes
+
+    def _put_pools_back(self, machine: _hugetlb.Machine, steps: t.Sequence[_hugetlb.Step]) -> None:
+        failed = _hugetlb.put_back(self._host, machine, steps)
+        if failed:
+            raise HugetlbError(", ".join(failed))
 
     def _require_systemd(self, files: Plan) -> None:
         if _units_changed(files) and not self._host.exists("/run/systemd/system"):
@@ -225,11 +250,16 @@ class Hugepages:
 
     # Files
 
-    def _plan_files(self, wish: Wish, wanted: t.Sequence[Wanted], mounts: _MountPlan) -> Plan:
+    def _plan_files(
+        self, wish: Wish, wanted: t.Sequence[Wanted], mounts: _MountPlan, *, unmounted: bool = False
+    ) -> Plan:
+        """``unmounted``: what is given up is no longer mounted, so that its directories can be seen."""
         files: list[WantedFile] = []
         directories: list[WantedDirectory] = []
         if wish.persistent and (wanted or wish.shm_gid is not None):
-            config = _hugetlb_boot.BootConfig(tuple(wanted), wish.floor_mib, wish.drop_caches, wish.shm_gid)
+            config = _hugetlb_boot.BootConfig(
+                tuple(wanted), wish.floor_mib, wish.drop_caches, wish.shm_gid, wish.on_shortfall
+            )
             directories += [
                 WantedDirectory(os.path.dirname(_hugetlb_boot.CONFIG_PATH), 0o755),
                 WantedDirectory(PROGRAM_DIRECTORY, 0o755),
@@ -240,17 +270,36 @@ class Hugepages:
                 WantedFile(f"{_hugetlb_mount.UNIT_DIRECTORY}/{SERVICE}", _SERVICE_TEXT.encode(), 0o644),
             ]
         for mount in mounts.ours:
+            directories += [WantedDirectory(path, 0o755) for path in self._parents_to_make(mount.path)]
             directories.append(WantedDirectory(mount.path, mount.mode, str(mount.uid), str(mount.gid)))
             unit = _hugetlb_mount.unit_text(mount).encode()
             files.append(WantedFile(f"{_hugetlb_mount.UNIT_DIRECTORY}/{mount.unit}", unit, 0o644))
-        return self._files.plan(files, directories, check_mode=self._check_mode)
+        return self._files.plan(
+            files,
+            # Two mounts can have the same parents.
+            list({directory.path: directory for directory in directories}.values()),
+            check_mode=self._check_mode,
+            covered=() if unmounted else mounts.covered,
+        )
+
+    def _parents_to_make(self, path: str) -> list[str]:
+        parents: list[str] = []
+        parent = os.path.dirname(path)
+        while parent != "/" and (not os.path.lexists(parent) or self._files.made(parent)):
+            parents.insert(0, parent)
+            parent = os.path.dirname(parent)
+        return parents
 
     def _to_enable(self, wish: Wish, files: Plan) -> list[str]:
         """Units of the wanted files that are not started at boot."""
-        wanted = (files.manifest_after or {"files": {}})["files"] if wish.persistent else {}
-        prefix = f"{_hugetlb_mount.UNIT_DIRECTORY}/"
-        units = [path[len(prefix) :] for path in wanted if path.startswith(prefix)]
-        return [unit for unit in units if self._host.readlink(f"{_WANTS}/{unit}") is None]
+        return [unit for unit in _units_of(files) if not self._enabled(unit)] if wish.persistent else []
+
+    def _to_disable(self, wish: Wish, files: Plan) -> list[str]:
+        """Units of the wanted files that are started at boot, and shall be no longer."""
+        return [] if wish.persistent else [unit for unit in _units_of(files) if self._enabled(unit)]
+
+    def _enabled(self, unit: str) -> bool:
+        return self._host.readlink(f"{_WANTS}/{unit}") is not None
 
     # What is told
 
@@ -306,6 +355,8 @@ class _MountPlan:
         self._before = _hugetlb_mount.read_mounts(host)
         self.ours: list[_hugetlb_mount.Mount] = []
         self.removed: list[str] = []
+        self.covered: list[str] = []  # where a file system of ours is mounted that is given up
+        self._stopped: list[str] = []
         for mount in wanted:
             unit = host.read_text(f"{_hugetlb_mount.UNIT_DIRECTORY}/{mount.unit}")
             ours = unit is not None and unit.startswith(_hugetlb_mount.MANAGED)
@@ -313,6 +364,12 @@ class _MountPlan:
             # The very same, made by somebody else, will do.
             if ours or mount.path not in self._before:
                 self.ours.append(mount)
+
+    def give_up(self, files: Plan) -> None:
+        """Units that are files no longer wanted."""
+        prefix = f"{_hugetlb_mount.UNIT_DIRECTORY}/"
+        self.removed = [path[len(prefix) :] for path in files.removed_files if path.startswith(prefix)]
+        self.covered = [path for path in self._before if _hugetlb_mount.unit_name(path) in self.removed]
 
     def _now(self, path: str) -> _hugetlb_mount.Mount | None:
         there = self._before.get(path)
@@ -324,7 +381,7 @@ class _MountPlan:
             before = self._now(mount.path)
             yield mount.path, before.text() if before else None, mount.text()
         for path, there in self._before.items():
-            if _hugetlb_mount.escape_path(path) + ".mount" in self.removed and there.mount is not None:
+            if path in self.covered and there.mount is not None:
                 yield path, there.mount.text(), None
 
     def states(self) -> list[dict[str, t.Any]]:
@@ -340,15 +397,36 @@ class _MountPlan:
         ]
 
     def stop_removed(self, systemd: Systemd) -> None:
-        """Unmount and disable what is given up, while systemd still knows the units."""
-        systemd.change("disable", [*self.removed], "--now")
+        """Unmount and disable what is given up, while systemd still knows the units.
 
-    def bring_up(self, systemd: Systemd, reload: bool, enable: t.Sequence[str]) -> None:
+        A unit whose file somebody took away cannot be disabled; what is mounted can be unmounted all the same.
+        """
+        there = [
+            unit for unit in self.removed if self._host.read_text(f"{_hugetlb_mount.UNIT_DIRECTORY}/{unit}") is not None
+        ]
+        gone = [unit for unit in self.removed if unit not in there]
+        self._stopped = there
+        systemd.change("disable", there, "--now")
+        systemd.change("stop", [unit for unit in gone if unit in map(_hugetlb_mount.unit_name, self.covered)])
+        for unit in gone:
+            with contextlib.suppress(OSError):
+                os.unlink(f"{_WANTS}/{unit}")
+
+    def start_removed(self, systemd: Systemd) -> None:
+        """What ``stop_removed`` stopped, once its files are back."""
+        if self._stopped:
+            systemd.daemon_reload()
+            systemd.change("enable", self._stopped)
+            mounted = [_hugetlb_mount.unit_name(path) for path in self.covered]
+            systemd.change("start", [unit for unit in self._stopped if unit in mounted])
+
+    def bring_up(self, systemd: Systemd, reload: bool, enable: t.Sequence[str], disable: t.Sequence[str]) -> None:
         """Make systemd read changed units, enable what is not, and mount; reads back."""
-        to_start = [mount for mount in self.ours if self._now(mount.path) != mount]
-        if reload or enable or self.removed:
+        to_start = self._to_start()
+        if reload or enable or disable or self.removed:
             systemd.daemon_reload()
         systemd.change("enable", enable)
+        systemd.change("disable", disable)
         systemd.change("restart", [mount.unit for mount in to_start])
         if to_start:
             now = _hugetlb_mount.read_mounts(self._host)
@@ -357,6 +435,27 @@ class _MountPlan:
                 if there is None or there.mount != mount:
                     found = "nothing" if there is None else there.mount.text() if there.mount else there.kind
                     raise HugetlbError(f"mount {mount.path}: wanted {mount.text()}, found {found}")
+
+    def _to_start(self) -> list[_hugetlb_mount.Mount]:
+        return [mount for mount in self.ours if self._now(mount.path) != mount]
+
+    def take_down(self, systemd: Systemd, enabled: t.Sequence[str], disabled: t.Sequence[str]) -> None:
+        """What ``bring_up`` may have done, before the units' files go back."""
+        now = _hugetlb_mount.read_mounts(self._host)
+        systemd.change("stop", [mount.unit for mount in self._to_start() if mount.path in now])
+        systemd.change("disable", [unit for unit in enabled if self._host.readlink(f"{_WANTS}/{unit}") is not None])
+        systemd.change("enable", disabled)
+
+    def mount_again(self, systemd: Systemd) -> None:
+        """After the units' files are back: mounts of ours that were to be changed are what they were."""
+        systemd.daemon_reload()
+        systemd.change("start", [mount.unit for mount in self._to_start() if self._now(mount.path) is not None])
+
+
+def _units_of(files: Plan) -> list[str]:
+    prefix = f"{_hugetlb_mount.UNIT_DIRECTORY}/"
+    wanted = (files.manifest_after or {"files": {}})["files"]
+    return [path[len(prefix) :] for path in wanted if path.startswith(prefix)]
 
 
 def _units_changed(files: Plan) -> bool:

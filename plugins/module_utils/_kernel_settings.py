@@ -34,8 +34,8 @@ from ansible_collections.numapin.inference.plugins.module_utils._errors import N
 from ansible_collections.numapin.inference.plugins.module_utils._files import (
     FileSet,
     Plan,
-    WantedDirectory,
     WantedFile,
+    directory_as_it_is,
 )
 from ansible_collections.numapin.inference.plugins.module_utils._kernel import read_kernel
 from ansible_collections.numapin.inference.plugins.module_utils._snapshot import Snapshot
@@ -77,11 +77,15 @@ class Setting(t.NamedTuple):
 
 
 class State(t.NamedTuple):
-    """What a setting is: ``before`` None is a kernel that has no such setting, for which ``reason`` says more."""
+    """What a setting is: ``before`` None is a kernel that has no such setting, for which ``reason`` says more.
+
+    ``for_now``: it may well come back, so that what it was is not forgotten.
+    """
 
     setting: Setting
     before: str | None
     reason: str
+    for_now: bool = False
 
 
 class Done(t.NamedTuple):
@@ -153,11 +157,13 @@ def _setting_of_key(key: str, wanted: str) -> Setting:
 def read_state(host: Host, systemd: Systemd, setting: Setting) -> State:
     """The value now. That of a service is two words, and what is wanted of it depends on whether it can be enabled."""
     if setting.name == NVIDIA_PERSISTENCE:
-        if not host.exists(_NVIDIA_DRIVER):
-            return State(setting, None, "NVIDIA's driver is not loaded")
         if not _services.is_installed(host, _NVIDIA_UNIT):
             return State(setting, None, f"{_NVIDIA_UNIT} is not installed")
+        if not host.exists(_NVIDIA_DRIVER):
+            return State(setting, None, "NVIDIA's driver is not loaded", for_now=True)
         now = _services.service_state(systemd, _NVIDIA_UNIT)
+        if _services.is_masked(now):
+            return State(setting, None, f"{_NVIDIA_UNIT} is masked", for_now=True)
         if setting.wanted == "active":
             setting = setting._replace(wanted=_services.running_state(now))
         return State(setting, now, "")
@@ -207,17 +213,29 @@ class KernelSettings:
         states = [read_state(host, self._systemd, setting) for setting in settings]
         back = [read_state(host, self._systemd, setting) for setting in given_up]
         files = self._plan_files(wanted if persistent else {})
-        different = [state for state in (*states, *back) if state.before not in (None, state.setting.wanted)]
+        different = [state for state in states if state.before not in (None, state.setting.wanted)]
+        to_restore = [state for state in back if state.before not in (None, state.setting.wanted)]
         if not self._check_mode:
             self._change(different, files, kept)
-            self._snapshot.forget([setting.key for setting in given_up])
+            self._restore(back, to_restore)
         changes = Changes()
-        for state in different:
+        for state in (*different, *to_restore):
             changes.record(state.setting.key, state.before, state.setting.wanted)
         competitors = find_competitors(host, wanted)
-        warnings = [f"{found.sentence}, wanted is {wanted[found.name]}: remove one of them" for found in competitors]
+        if not persistent:
+            competitors = [found._replace(yields=False) for found in competitors]
+        warnings = [
+            f"{found.sentence}, wanted is {wanted[found.name]}: remove one of them"
+            for found in competitors
+            if not found.yields
+        ]
         warnings += [
-            f"{state.setting.key}: {state.reason}, so there is nothing to put back"
+            f"{state.setting.key}: {state.reason}, so "
+            + (
+                f"that it was {state.setting.wanted} is kept for later"
+                if state.for_now
+                else "there is nothing to put back"
+            )
             for state in back
             if not state.before
         ]
@@ -242,13 +260,35 @@ class KernelSettings:
             failed: list[str] = []
             for state in reversed(done):
                 try:
-                    self._write(state.setting, state.before or "")
+                    self._put_back(state)
                 except NumapinError as again:
                     failed.append(str(again))
             if failed:
                 raise KernelSettingsError(f"{error}; and not all could be put back: {'; '.join(failed)}") from error
             self._snapshot.forget(new)
             raise KernelSettingsError(f"{error}; everything is as it was before") from error
+
+    def _put_back(self, state: State) -> None:
+        """Only what is not right: a value that was refused, or can be set one way only, is."""
+        before = state.before or ""
+        setting = state.setting._replace(wanted=before)
+        if read_state(self._host, self._systemd, setting).before != before:
+            self._write(setting, before)
+
+    def _restore(self, back: t.Sequence[State], different: t.Sequence[State]) -> None:
+        """Put back what is given up; what cannot go back keeps nobody else from it, and stays kept."""
+        failed: dict[str, str] = {}
+        for state in different:
+            try:
+                self._write(state.setting, state.setting.wanted)
+            except NumapinError as error:
+                failed[state.setting.key] = str(error)
+        self._snapshot.forget([s.setting.key for s in back if s.setting.key not in failed and not s.for_now])
+        if failed:
+            raise KernelSettingsError(
+                f"not all could be put back: {'; '.join(failed.values())}. Everything else is done; what these were"
+                f" stays in {self._snapshot.path}: set them yourself, or boot, and run this again"
+            )
 
     def _write(self, setting: Setting, value: str) -> None:
         if setting.name == NVIDIA_PERSISTENCE:
@@ -272,8 +312,12 @@ class KernelSettings:
         config = json.dumps({"version": _VERSION, "settings": dict(wanted)}, indent=2, sort_keys=True) + "\n"
         texts = {CONFIG_PATH: config}
         if sysctls:
-            # With a dash, a kernel without the setting is no error at boot either.
-            lines = "".join(f"-{name} = {value}\n" for name, value in sorted(sysctls.items()))
+            # With a dash, a kernel without the setting is no error either. TuneD, which applies the file
+            # again after its profile, takes the dash for a part of the name.
+            lines = "".join(
+                f"{'' if self._host.exists(settings_of(self._host, name, value)[0].path) else '-'}{name} = {value}\n"
+                for name, value in sorted(sysctls.items())
+            )
             texts[_SYSCTL_PATH] = _MANAGED + lines
         written = {TRANSPARENT_HUGEPAGE: _THP, CPUFREQ_GOVERNOR: f"{_CPUFREQ}/policy*/scaling_governor"}
         lines = "".join(f"w {path} - - - - {wanted[name]}\n" for name, path in written.items() if name in wanted)
@@ -281,7 +325,7 @@ class KernelSettings:
             texts[_TMPFILES_PATH] = _MANAGED + lines
         return self._files.plan(
             [WantedFile(path, text.encode(), 0o644) for path, text in texts.items()],
-            [WantedDirectory(directory, 0o755) for directory in sorted({path.rpartition("/")[0] for path in texts})],
+            [directory_as_it_is(path, 0o755) for path in sorted({path.rpartition("/")[0] for path in texts})],
             check_mode=self._check_mode,
         )
 

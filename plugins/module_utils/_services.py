@@ -31,6 +31,11 @@ def service_state(systemd: Systemd, unit: str) -> str:
     return f"{'active' if found.active_state == 'active' else 'inactive'} {found.file_state or 'static'}"
 
 
+def is_masked(state: str) -> bool:
+    """Whether somebody forbade that it is ever started."""
+    return state.split()[1] in ("masked", "masked-runtime")
+
+
 def running_state(state: str) -> str:
     """What ``state`` is to become for the service to run, now and after a boot."""
     enabled = state.split()[1]

@@ -26,7 +26,8 @@ attributes:
   check_mode:
     support: full
     description: Gives the same answer and writes nothing. Whether memory is in one piece only the kernel can say, so
-      that a shortfall by fragmentation is not foreseen.
+      that a shortfall by fragmentation is not foreseen. A user or group that does not exist is taken for one that an
+      earlier task would have made.
   diff_mode:
     support: full
     description: Shows the pages of each pool, mounts, and files.
@@ -88,6 +89,7 @@ options:
       - Memory in MiB that must stay available on every node that gives pages (free memory, caches of files, slabs that
         can be reclaimed). What is beyond it is not taken.
       - With V(0) the kernel alone decides, and may take nearly all.
+      - A pool that goes back to what it was is not held by it.
     type: int
     default: 1024
   on_shortfall:
@@ -162,6 +164,7 @@ EXAMPLES = r"""
           - {node: 0, pages: 64}
           - {node: 1, bytes: 64M}
 
+# The group must exist.
 - name: 32 GiB in pages of 1 GiB over all nodes with CPUs, and a place for programs that want a path
   numapin.inference.hugepages:
     pools:
@@ -244,7 +247,7 @@ competitors:
   type: list
   elements: dict
   sample: [{name: vm.nr_hugepages, source: /etc/sysctl.d/99-x.conf line 1, value: '512',
-            sentence: /etc/sysctl.d/99-x.conf line 1 sets vm.nr_hugepages = 512}]
+            sentence: /etc/sysctl.d/99-x.conf line 1 sets vm.nr_hugepages = 512, yields: false}]
 """
 
 import grp
@@ -261,37 +264,44 @@ from ansible_collections.numapin.inference.plugins.module_utils._hugetlb_mount i
 from ansible_collections.numapin.inference.plugins.module_utils._hugetlb_state import Hugepages, Wish
 from ansible_collections.numapin.inference.plugins.module_utils._systemd import Systemd
 
+# In check mode the number of somebody whom an earlier task would have made.
+UNKNOWN = -1
 
-def user_id(name: str, what: str) -> int:
+
+def user_id(name: str, what: str, check_mode: bool) -> int:
     """Number of a user given by name or number."""
     try:
         return int(name) if name.isdigit() else pwd.getpwnam(name).pw_uid
     except KeyError:
+        if check_mode:
+            return UNKNOWN
         raise HugetlbError(f"{what}: {name!r} is not a user of this host: make it first, or give its number") from None
 
 
-def group_id(name: str, what: str) -> int:
+def group_id(name: str, what: str, check_mode: bool) -> int:
     """Number of a group given by name or number."""
     try:
         return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
     except KeyError:
+        if check_mode:
+            return UNKNOWN
         raise HugetlbError(f"{what}: {name!r} is not a group of this host: make it first, or give its number") from None
 
 
-def wanted_mount(given: dict[str, t.Any]) -> Mount:
+def wanted_mount(given: dict[str, t.Any], check_mode: bool) -> Mount:
     """One element of ``mounts``."""
     what = f"mount {given['path']}"
     return Mount(
         path=given["path"],
         size_kib=parse_size(given["size"], f"{what}: size") // 1024,
         limit_bytes=None if given["limit"] is None else parse_size(given["limit"], f"{what}: limit"),
-        uid=user_id(given["owner"], what),
-        gid=group_id(given["group"], what),
+        uid=user_id(given["owner"], what, check_mode),
+        gid=group_id(given["group"], what, check_mode),
         mode=_files.parse_mode(given["path"], given["mode"]),
     )
 
 
-def wish(params: dict[str, t.Any]) -> Wish:
+def wish(params: dict[str, t.Any], check_mode: bool = False) -> Wish:
     """The module's options as one state."""
     if params["minimum_available_mib"] < 0:
         raise HugetlbError(f"minimum_available_mib is {params['minimum_available_mib']}: give 0 or more")
@@ -303,8 +313,9 @@ def wish(params: dict[str, t.Any]) -> Wish:
         persistent=params["persistent"],
     )
     if params["state"] == "restored":
-        return options
-    mounts = [wanted_mount(given) for given in params["mounts"]]
+        # What was there before is put back whatever it leaves: the floor is for what is new.
+        return options._replace(floor_mib=0)
+    mounts = [wanted_mount(given, check_mode) for given in params["mounts"]]
     paths = [mount.path for mount in mounts]
     for path in paths:
         if paths.count(path) > 1:
@@ -312,8 +323,13 @@ def wish(params: dict[str, t.Any]) -> Wish:
     return options._replace(
         pools=params["pools"],
         mounts=mounts,
-        shm_gid=None if params["shm_group"] is None else group_id(params["shm_group"], "shm_group"),
+        shm_gid=None if params["shm_group"] is None else group_id(params["shm_group"], "shm_group", check_mode),
     )
+
+
+def foresees_somebody(wanted: Wish) -> bool:
+    """Whether a user or group is given that does not exist yet."""
+    return UNKNOWN in (wanted.shm_gid, *(number for mount in wanted.mounts for number in (mount.uid, mount.gid)))
 
 
 def main() -> t.NoReturn:
@@ -364,9 +380,12 @@ def main() -> t.NoReturn:
         supports_check_mode=True,
     )
     try:
-        done = Hugepages(Host(), Systemd(), check_mode=module.check_mode).converge(wish(module.params))
+        wanted = wish(module.params, module.check_mode)
+        done = Hugepages(Host(), Systemd(), check_mode=module.check_mode).converge(wanted)
     except NumapinError as error:
         module.fail_json(msg=str(error))
+    if foresees_somebody(wanted):
+        module.warn(f"a user or group that is given does not exist yet: it must by then, and is shown as {UNKNOWN}")
     for warning in done.warnings:
         module.warn(warning)
     result = {"changed": done.changes.changed or done.files.changed, **done.result}

@@ -132,12 +132,13 @@ unsupported:
   elements: str
   sample: [cpufreq_governor]
 competitors:
-  description: Who gives one of the settings another value, at boot or later.
+  description:
+    - Who gives one of the settings another value, at boot or later. One that C(yields) is overridden by ours each time.
   returned: success
   type: list
   elements: dict
   sample: [{name: kernel.numa_balancing, source: /etc/sysctl.d/99-x.conf line 1, value: '1',
-            sentence: /etc/sysctl.d/99-x.conf line 1 sets kernel.numa_balancing = 1}]
+            sentence: /etc/sysctl.d/99-x.conf line 1 sets kernel.numa_balancing = 1, yields: false}]
 """
 
 import typing as t

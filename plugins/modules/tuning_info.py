@@ -56,6 +56,14 @@ problems:
   type: list
   elements: str
   sample: ["kernel.numa_balancing is 1, tuned was 0"]
+notes:
+  description:
+    - What is worth knowing and no problem, in sentences. Fewer huge pages than asked for with C(on_shortfall=warn), and
+      sysctls of a TuneD profile that are overridden by C(/etc/sysctl.d) each time (C(reapply_sysctl)).
+  returned: success
+  type: list
+  elements: str
+  sample: []
 """
 
 import typing as t
@@ -75,7 +83,7 @@ def main() -> t.NoReturn:
         tuning = read_tuning(Host(), Systemd())
     except NumapinError as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=False, tuned=tuning.tuned, problems=tuning.problems)
+    module.exit_json(changed=False, tuned=tuning.tuned, problems=tuning.problems, notes=tuning.notes)
 
 
 if __name__ == "__main__":

@@ -104,6 +104,60 @@ def test_grubby_adds_what_is_missing_and_takes_away_only_what_is_ours(root: Path
     assert not give(root, commands, []).changes.changed
 
 
+def test_a_run_killed_before_update_grub_is_made_good(
+    root: Path, commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trees.write(root / "usr/sbin/update-grub", "")
+
+    def killed(_boot: BootParameters, *_argv: str) -> str:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BootParameters, "_call", killed)
+        with pytest.raises(KeyboardInterrupt):
+            give(root, commands, HUGE)
+    assert (root / "grub.d/90-numapin.cfg").exists()
+    assert give(root, commands, HUGE, check_mode=True).changes.changed
+    assert commands.called == []
+    assert give(root, commands, HUGE).changes.changed
+    assert commands.called == ["update-grub"]
+    assert not give(root, commands, HUGE).changes.changed
+    assert commands.called == ["update-grub"]
+
+
+def test_a_changed_file_is_the_old_one_again_where_update_grub_fails(root: Path, commands: Commands) -> None:
+    trees.write(root / "usr/sbin/update-grub", "")
+    give(root, commands, HUGE)
+    before = (root / "grub.d/90-numapin.cfg").read_text(encoding="utf-8")
+    commands.rc = 1
+    with pytest.raises(BootParametersError):
+        give(root, commands, ["nosmt"])
+    assert (root / "grub.d/90-numapin.cfg").read_text(encoding="utf-8") == before
+    commands.rc = 0
+    assert not give(root, commands, HUGE).changes.changed
+
+
+@pytest.mark.parametrize("theirs", ["hugepages=4", "isolcpus=2"])
+def test_a_parameter_of_somebody_else_is_not_replaced(root: Path, commands: Commands, theirs: str) -> None:
+    trees.write(root / "usr/sbin/grubby", "")
+    commands.kernels[1].append(theirs)
+    with pytest.raises(BootParametersError, match=rf"a kernel of this host has {theirs} already, which is not ours"):
+        give(root, commands, [*HUGE, "isolcpus=1"])
+    assert commands.called == ["grubby --info=ALL"]
+
+
+def test_words_of_huge_pages_change_as_one_in_their_order(root: Path, commands: Commands) -> None:
+    trees.write(root / "usr/sbin/grubby", "")
+    give(root, commands, HUGE)
+    give(root, commands, ["hugepagesz=2M", "hugepages=64", *HUGE])
+    assert commands.kernels[0] == ["ro", "quiet", "hugepagesz=2M", "hugepages=64", *HUGE]
+    give(root, commands, [HUGE[0], "hugepages=0:9,1:8"])
+    assert commands.kernels[0] == ["ro", "quiet", HUGE[0], "hugepages=0:9,1:8"]
+    give(root, commands, [])
+    assert commands.kernels == [["ro", "quiet"], ["ro", "nosmt"]]
+    assert not (root / "state").exists()
+
+
 @pytest.mark.parametrize(
     ("parameters", "said"),
     [

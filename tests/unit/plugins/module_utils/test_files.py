@@ -109,6 +109,36 @@ def test_no_longer_listed_is_removed_and_a_strangers_file_keeps_the_directory(tm
     assert not file_set(tmp_path).plan([text(tmp_path / "c", "3")]).changed
 
 
+def test_a_directory_that_had_to_stay_goes_with_a_later_run(tmp_path: Path) -> None:
+    before = snapshot(tmp_path)
+    put(file_set(tmp_path), [text(tmp_path / "e" / "b", "2")], [directory(tmp_path / "e")])
+    (tmp_path / "e" / "stranger").write_text("")
+    assert put(file_set(tmp_path), []).warnings
+    assert not file_set(tmp_path).plan([]).changed
+    (tmp_path / "e" / "stranger").unlink()
+    assert put(file_set(tmp_path), []).changed
+    assert snapshot(tmp_path) == before
+
+
+def test_an_applied_plan_is_taken_back(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("original")
+    put(file_set(tmp_path), [text(tmp_path / "a", "1"), text(tmp_path / "d" / "b", "1")], [directory(tmp_path / "d")])
+    before = snapshot(tmp_path)
+    for wanted in ([text(tmp_path / "a", "2"), text(tmp_path / "c", "2")], []):
+        plan = put(file_set(tmp_path), wanted)
+        assert snapshot(tmp_path) != before
+        file_set(tmp_path).undo(plan)
+        assert snapshot(tmp_path) == before
+
+
+def test_what_a_directory_holds_under_a_mount_is_not_its_own(tmp_path: Path) -> None:
+    put(file_set(tmp_path), [], [directory(tmp_path / "d")])
+    (tmp_path / "d" / "of the mount").write_text("")
+    assert not file_set(tmp_path).plan([]).removed_directories
+    (change,) = file_set(tmp_path).plan([], covered=[str(tmp_path / "d")]).removed_directories
+    assert change.path == str(tmp_path / "d")
+
+
 def test_drift_is_told_from_change(tmp_path: Path) -> None:
     put(file_set(tmp_path), [text(tmp_path / "a", "1"), text(tmp_path / "b", "1")])
     (tmp_path / "a").write_text("edited")
@@ -156,7 +186,7 @@ def test_a_run_killed_half_way_keeps_the_original(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("theirs")
     files = file_set(tmp_path)
     plan = files.plan([text(tmp_path / "a", "ours")])
-    files._keep_originals(plan)
+    files._keep_originals(plan.taken_over)
     files._write_manifest(_files._union(plan.manifest_before, plan.manifest_after))
     (tmp_path / "a").write_text("ours")  # ... and killed here
     assert not put(file_set(tmp_path), [text(tmp_path / "a", "ours")]).changed

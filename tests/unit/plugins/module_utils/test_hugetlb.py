@@ -21,6 +21,7 @@ from ansible_collections.numapin.inference.plugins.module_utils._hugetlb import 
     resolve,
     set_pools,
 )
+from ansible_collections.numapin.inference.plugins.module_utils._tuning import pool_drift
 from ansible_collections.numapin.inference.tests.unit.plugins.module_utils.hugepage_kernel import Kernel
 
 if t.TYPE_CHECKING:
@@ -89,7 +90,7 @@ def test_each_node_gets_its_pages_and_a_second_run_writes_nothing(kernel: Kernel
     kernel.writes.clear()
     again = read_machine(kernel)
     assert set_pools(kernel, again, plan_pools(again, resolve(again, ON_BOTH))) == predict(
-        plan_pools(again, resolve(again, ON_BOTH)), 0
+        plan_pools(again, resolve(again, ON_BOTH))
     )
     assert kernel.writes == []
 
@@ -125,11 +126,40 @@ def test_the_floor_is_kept_and_memory_that_another_pool_gives_back_counts(kernel
     machine = read_machine(kernel)
     steps = plan_pools(machine, [Wanted(1 << 20, 0, 64), Wanted(SIZE, 0, 0)], floor_mib=1024)
     assert [(step.pool.size_kib, step.asked, step.possible) for step in steps] == [(SIZE, 0, 0), (1 << 20, 64, 61)]
-    outcome = predict(steps, 1024)[1]
+    outcome = predict(steps)[1]
     assert outcome.sentence("could get") == (
         "node 0: asked for 64 pages of 1G, could get 61 (its memory has room for no more than 61 with 1024 MiB kept"
         " available there)"
     )
+
+
+def test_large_pages_are_had_before_small_ones_and_what_grew_is_given_back_before_what_shrank_grows(
+    kernel: Kernel,
+) -> None:
+    kernel.put(0, total=512, free=512)
+    machine = read_machine(kernel)
+    steps = plan_pools(machine, [Wanted(SIZE, 0, 0), Wanted(SIZE, 1, 4), Wanted(1 << 20, 0, 1)])
+    assert [(step.pool.name, step.asked) for step in steps] == [
+        ("2M on node 0", 0),
+        ("1G on node 0", 1),
+        ("2M on node 1", 4),
+    ]
+    set_pools(kernel, machine, steps)
+    kernel.writes.clear()
+    assert put_back(kernel, machine, steps) == []
+    assert [write.split("hugepages-")[1].split() for write in kernel.writes] == [
+        ["2048kB/nr_hugepages", "0"],
+        ["1048576kB/nr_hugepages", "0"],
+        ["2048kB/nr_hugepages", "512"],
+    ]
+
+
+def test_a_pool_that_goes_back_is_not_held_by_the_floor(kernel: Kernel) -> None:
+    machine = read_machine(kernel)
+    floor_mib = machine.available_kib[0] // 1024
+    steps = plan_pools(machine, [Wanted(SIZE, 1, 1)], [Wanted(SIZE, 0, 8)], floor_mib=floor_mib)
+    assert next((outcome.node, outcome.got) for outcome in predict(steps)) == (0, 8)
+    assert set_pools(kernel, machine, steps)[0].got == kernel.pages(0) == 8
 
 
 def test_shrinking_below_use_is_refused_and_forced_pages_become_surplus(kernel: Kernel) -> None:
@@ -138,7 +168,7 @@ def test_shrinking_below_use_is_refused_and_forced_pages_become_surplus(kernel: 
     with pytest.raises(HugetlbError, match=r"node 0: asked for 10 pages of 2M, but 50 of its 64 are in use"):
         plan_pools(machine, [Wanted(SIZE, 0, 10)])
     steps = plan_pools(machine, [Wanted(SIZE, 0, 10)], force=True)
-    foreseen = predict(steps, 0)
+    foreseen = predict(steps)
     assert set_pools(kernel, machine, steps) == foreseen
     assert (foreseen[0].got, foreseen[0].in_use, foreseen[0].surplus) == (10, 50, 40)
 
@@ -174,9 +204,23 @@ def test_the_boot_program_sets_what_is_written_down(kernel: Kernel, tmp_path: Pa
     path = tmp_path / _hugetlb_boot.CONFIG_PATH[1:]
     path.parent.mkdir(parents=True)
     path.write_text(_hugetlb_boot.config_text(config), encoding="utf-8")
-    assert _hugetlb_boot.set_at_boot(kernel) == ["2M on node 9: this host has no such pool any more"]
+    assert _hugetlb_boot.set_at_boot(kernel) == (["2M on node 9: this host has no such pool any more"], [])
     assert (kernel.pages(0), kernel.pages(1)) == (64, 32)
     assert (tmp_path / "proc/sys/vm/hugetlb_shm_group").read_text(encoding="utf-8") == "107\n"
     path.write_text('{"version": 1, "pools": [{"size_kib": "2048", "node": 0, "pages": 1}]}', encoding="utf-8")
     with pytest.raises(HugetlbError, match=r"hugepages\.json is damaged"):
         _hugetlb_boot.set_at_boot(kernel)
+
+
+def test_fewer_pages_at_boot_are_no_failure_where_they_were_to_do(kernel: Kernel, tmp_path: Path) -> None:
+    kernel.grants[0] = 10
+    path = tmp_path / _hugetlb_boot.CONFIG_PATH[1:]
+    path.parent.mkdir(parents=True)
+    config = _hugetlb_boot.BootConfig((Wanted(SIZE, 0, 64),), 0, False, None, "warn")
+    for on_shortfall, problems, notes in (("warn", 0, 1), ("rollback", 1, 0)):
+        text = _hugetlb_boot.config_text(config._replace(on_shortfall=on_shortfall))
+        path.write_text(text, encoding="utf-8")
+        done = _hugetlb_boot.set_at_boot(kernel)
+        assert (len(done.problems), len(done.notes)) == (problems, notes)
+        (drift,) = pool_drift(kernel, read_machine(kernel))
+        assert drift == ("2M on node 0: 64 pages at boot, 10 pages now", on_shortfall == "warn")

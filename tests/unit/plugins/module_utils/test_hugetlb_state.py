@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import typing as t
 
 import pytest
@@ -41,11 +42,12 @@ class Box(Kernel):
 
 
 class Units:
-    """systemctl, which enables with links."""
+    """systemctl, which enables with links, and mounts unless ``broken``."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.called: list[str] = []
+        self.broken = False
 
     def __call__(self, argv: t.Sequence[str], timeout_seconds: float) -> Result:
         self.called.append(" ".join(argv[1:]))
@@ -53,11 +55,37 @@ class Units:
         for unit in units:
             link = self.root / "etc/systemd/system/sysinit.target.wants" / unit
             link.parent.mkdir(exist_ok=True)
+            file = self.root / "etc/systemd/system" / unit
+            if argv[1] in ("enable", "disable") and not file.exists():
+                return Result(1, "", f"Unit file {unit} does not exist.")
             if argv[1] == "enable":
+                link.unlink(missing_ok=True)
                 link.symlink_to(f"../{unit}")
             elif argv[1] == "disable":
-                link.unlink()
+                link.unlink(missing_ok=True)
+            if unit.endswith(".mount"):
+                if argv[1] == "stop" or "--now" in argv or argv[1] == "restart":
+                    self.unmount(unit)
+                if argv[1] in ("restart", "start"):
+                    if self.broken and argv[1] == "restart":
+                        return Result(1, "", f"Job for {unit} failed.")
+                    self.mount(file.read_text(encoding="utf-8"))
         return Result(0, "", "")
+
+    def mount(self, unit: str) -> None:
+        values = dict(line.partition("=")[::2] for line in unit.splitlines())
+        with (self.root / "proc/self/mountinfo").open("a", encoding="utf-8") as file:
+            file.write(f"40 24 0:40 / {values['Where']} rw - hugetlbfs none rw,{values['Options']}\n")
+
+    def unmount(self, unit: str) -> None:
+        mountinfo = self.root / "proc/self/mountinfo"
+        lines = mountinfo.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if _hugetlb_mount.unit_name(line.split()[4]) != unit]
+        mountinfo.write_text("".join(kept), encoding="utf-8")
+
+
+def a_mount(box: Box, path: str = "mnt/huge/2m") -> _hugetlb_mount.Mount:
+    return _hugetlb_mount.Mount(f"{box.tree}/{path}", 2048, None, os.getuid(), os.getgid(), 0o750)
 
 
 @pytest.fixture
@@ -173,6 +201,12 @@ def test_competitors_are_named(box: Box, units: Units) -> None:
     assert warning.startswith("/etc/sysctl.d/10-x.conf line 1 sets vm.nr_hugepages = 512: it fights what is set here")
 
 
+def test_a_group_that_somebody_else_sets_is_no_fight_where_none_is_wanted(box: Box, units: Units) -> None:
+    trees.write(box.tree / "etc/sysctl.d/10-x.conf", "vm.hugetlb_shm_group = 5\n")
+    assert run(box, units, Wish(pools=ON_BOTH)).warnings == []
+    assert len(run(box, units, Wish(pools=ON_BOTH, shm_gid=107)).warnings) == 1
+
+
 def test_without_systemd_nothing_is_begun(box: Box, units: Units) -> None:
     (box.tree / "run/systemd/system").rmdir()
     before = tree(box)
@@ -180,3 +214,90 @@ def test_without_systemd_nothing_is_begun(box: Box, units: Units) -> None:
         run(box, units, Wish(pools=ON_BOTH))
     assert tree(box) == before
     assert run(box, units, Wish(pools=ON_BOTH, persistent=False)).changes.changed
+
+
+def test_a_late_failure_undoes_everything_before_it(box: Box, units: Units) -> None:
+    before = tree(box)
+    units.broken = True
+    with pytest.raises(HugetlbError) as caught:
+        run(box, units, Wish(pools=ON_BOTH, shm_gid=107, mounts=[a_mount(box)]))
+    assert "Job for " in str(caught.value)
+    assert str(caught.value).endswith(" failed.; everything is as it was before")
+    assert tree(box) == before
+    assert not (box.tree / "mnt/huge").exists()
+
+
+def test_a_changed_mount_that_fails_is_the_old_one_again(box: Box, units: Units) -> None:
+    run(box, units, Wish(mounts=[a_mount(box)]))
+    before = tree(box)
+    units.broken = True
+    with pytest.raises(HugetlbError, match="everything is as it was before"):
+        run(box, units, Wish(pools=ON_BOTH, mounts=[a_mount(box)._replace(limit_bytes=4 << 20)]))
+    assert tree(box) == before
+
+
+def test_what_cannot_be_undone_is_said_and_stays_kept(box: Box, units: Units, monkeypatch: pytest.MonkeyPatch) -> None:
+    units.broken = True
+
+    def stuck(_state: Hugepages, before: str, value: str) -> None:
+        if value == "0":
+            raise HugetlbError("vm.hugetlb_shm_group: the kernel refused 0")
+
+    monkeypatch.setattr(Hugepages, "_set_shm_group", stuck)
+    with pytest.raises(HugetlbError, match=r"could not be put back: vm\.hugetlb_shm_group: the kernel refused 0$"):
+        run(box, units, Wish(pools=ON_BOTH, shm_gid=107, mounts=[a_mount(box)]))
+    assert Snapshot("hugepages", str(box.tree / "state")).read()["vm.hugetlb_shm_group"] == "0"
+
+
+def test_a_mount_and_its_missing_parent_come_and_go(box: Box, units: Units) -> None:
+    before = tree(box)
+    wish = Wish(mounts=[a_mount(box), a_mount(box, "mnt/huge/other")])
+    foreseen = run(box, units, wish, check_mode=True)
+    assert tree(box) == before
+    done = run(box, units, wish)
+    assert (done.changes.all(), done.files.changed_directories) == (
+        foreseen.changes.all(),
+        foreseen.files.changed_directories,
+    )
+    again = run(box, units, wish)
+    assert not again.changes.changed
+    assert not again.files.changed
+    # As if in the mounted file system, which goes with it.
+    (box.tree / "mnt/huge/2m/file").write_text("", encoding="utf-8")
+    foreseen = run(box, units, Wish(), check_mode=True)
+    assert not foreseen.warnings
+    (box.tree / "mnt/huge/2m/file").unlink()
+    run(box, units, Wish())
+    assert tree(box) == before
+    assert not (box.tree / "mnt/huge").exists()
+
+
+def test_what_lies_below_the_unmounted_file_system_stays(box: Box, units: Units) -> None:
+    run(box, units, Wish(mounts=[a_mount(box)]))
+    (box.tree / "mnt/huge/2m/stranger").write_text("", encoding="utf-8")
+    run(box, units, Wish())
+    assert (box.tree / "mnt/huge/2m/stranger").exists()
+    (box.tree / "mnt/huge/2m/stranger").unlink()
+    run(box, units, Wish())
+    assert not (box.tree / "mnt/huge").exists()
+
+
+def test_a_unit_file_that_somebody_took_away_is_no_obstacle(box: Box, units: Units) -> None:
+    before = tree(box)
+    run(box, units, Wish(pools=ON_BOTH, mounts=[a_mount(box)]))
+    for path in (box.tree / "etc/systemd/system").glob("*.*t*"):
+        if path.is_file():
+            path.unlink()
+    for path in (box.tree / "etc/systemd/system").glob("*.service"):
+        path.unlink()
+    run(box, units, Wish())
+    assert tree(box) == before
+
+
+def test_a_mount_that_is_no_longer_persistent_is_not_mounted_at_boot(box: Box, units: Units) -> None:
+    wish = Wish(mounts=[a_mount(box)])
+    run(box, units, wish)
+    (link,) = (box.tree / "etc/systemd/system/sysinit.target.wants").iterdir()
+    assert run(box, units, wish._replace(persistent=False)).changes.changed
+    assert not link.is_symlink()
+    assert not run(box, units, wish._replace(persistent=False)).changes.changed

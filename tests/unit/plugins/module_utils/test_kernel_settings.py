@@ -93,7 +93,7 @@ def test_check_then_apply_then_again_then_restored(root: Path) -> None:
     after = tree(root)
     assert after[BALANCING] == "0\n"
     assert after[THP] == "always [madvise] never\n"
-    assert after["etc/sysctl.d/90-numapin.conf"].splitlines()[1:] == ["-kernel.numa_balancing = 0"]
+    assert after["etc/sysctl.d/90-numapin.conf"].splitlines()[1:] == ["kernel.numa_balancing = 0"]
     assert after["etc/tmpfiles.d/numapin.conf"].splitlines()[1:] == [
         "w /sys/kernel/mm/transparent_hugepage/enabled - - - - madvise",
         "w /sys/devices/system/cpu/cpufreq/policy*/scaling_governor - - - - performance",
@@ -183,6 +183,56 @@ def test_the_persistence_daemon_runs_and_is_put_back(root: Path, enabled: str, t
     assert (daemon.active, daemon.enabled) == ("inactive", enabled)
 
 
+def test_a_masked_daemon_is_unsupported(root: Path) -> None:
+    trees.write(root / "usr/lib/systemd/system/nvidia-persistenced.service", "")
+    trees.write(root / "proc/driver/nvidia/version", "NVRM\n")
+    systemd = Systemd(PersistenceDaemon("inactive", "masked"))
+    done = run(root, {"nvidia_persistence": "active", "kernel.numa_balancing": "0"}, systemd=systemd)
+    assert done.result["unsupported"] == ["nvidia_persistence"]
+    assert done.result["settings"][0]["reason"] == "nvidia-persistenced.service is masked"
+    assert tree(root)[BALANCING] == "0\n"
+
+
+def test_what_the_daemon_was_is_not_forgotten_while_the_driver_is_not_loaded(root: Path) -> None:
+    trees.write(root / "usr/lib/systemd/system/nvidia-persistenced.service", "")
+    trees.write(root / "proc/driver/nvidia/version", "NVRM\n")
+    daemon = PersistenceDaemon("inactive", "disabled")
+    run(root, {"nvidia_persistence": "active"}, systemd=Systemd(daemon))
+    (root / "proc/driver/nvidia/version").unlink()
+    assert run(root, {}, systemd=Systemd(daemon)).warnings == [
+        "nvidia_persistence: NVIDIA's driver is not loaded, so that it was inactive disabled is kept for later"
+    ]
+    trees.write(root / "proc/driver/nvidia/version", "NVRM\n")
+    run(root, {}, systemd=Systemd(daemon))
+    assert (daemon.active, daemon.enabled) == ("inactive", "disabled")
+    assert not (root / "state").exists()
+
+
+def test_one_value_that_cannot_go_back_keeps_no_other_from_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trees.write(root / "proc/sys/vm/dirty_bytes", "0\n")
+    before = tree(root)
+    run(root, WANTED | {"vm.dirty_bytes": "4096"})
+    monkeypatch.setattr(Kernel, "refused", {"vm/dirty_bytes": 22})
+    with pytest.raises(KernelSettingsError) as caught:
+        run(root, {})
+    assert "not all could be put back: vm.dirty_bytes: the kernel refused '0' (Invalid argument)." in str(caught.value)
+    left = tree(root)
+    assert '"vm.dirty_bytes": "0"' in left.pop("state/snapshots/kernel_settings.json")
+    assert left == before | {"proc/sys/vm/dirty_bytes": "4096\n"}
+    monkeypatch.setattr(Kernel, "refused", {})
+    run(root, {})
+    assert tree(root) == before
+
+
+def test_what_is_right_already_is_not_written_again_to_undo(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trees.write(root / "proc/sys/vm/dirty_bytes", "0\n")
+    monkeypatch.setattr(Kernel, "refused", {"vm/dirty_bytes": 22})
+    with pytest.raises(
+        KernelSettingsError, match=r"refused '4096' \(Invalid argument\); everything is as it was before"
+    ):
+        run(root, WANTED | {"vm.dirty_bytes": "4096"})
+
+
 def test_competitors_are_named(root: Path) -> None:
     trees.write(root / "etc/sysctl.d/10-early.conf", "kernel.numa_balancing = 1\n")
     trees.write(root / "usr/lib/sysctl.d/99-x.conf", "# no\nkernel/numa_balancing=1\nvm.swappiness = 60\n")
@@ -200,8 +250,34 @@ def test_competitors_are_named(root: Path) -> None:
     assert [found["name"] for found in run(root, WANTED).result["competitors"]] == ["transparent_hugepage"]
 
 
+def test_sysctls_of_tuned_fight_only_where_they_win(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trees.write(root / "etc/tuned/active_profile", "mine\n")
+    trees.write(root / "etc/tuned/mine/tuned.conf", "[sysctl]\nkernel.numa_balancing=1\n")
+    trees.write(root / "sys/fs/cgroup/system.slice/tuned.service/cgroup.events", "populated 1\nfrozen 0\n")
+    assert run(root, WANTED).warnings == []
+    monkeypatch.undo()
+    sentence = "the active TuneD profile mine sets kernel.numa_balancing = 1"
+
+    def found() -> tuple[list[str], list[str]]:
+        tuning = read_tuning(Host(str(root)), Systemd(no_command))
+        return tuning.problems, tuning.notes
+
+    assert found() == ([], [f"{sentence}, but applies 0 again after that"])
+    trees.write(root / BALANCING, "1\n")
+    assert found() == (["kernel.numa_balancing is 1, tuned was 0", f"{sentence}, tuned was 0"], [])
+    trees.write(root / BALANCING, "0\n")
+    trees.write(root / "etc/tuned/tuned-main.conf", "# x\nreapply_sysctl = 0\n")
+    assert found() == ([f"{sentence}, tuned was 0"], [])
+
+
+def test_the_directories_of_the_distribution_keep_their_mode(root: Path) -> None:
+    (root / "etc/sysctl.d").mkdir(mode=0o750)
+    run(root, WANTED)
+    assert (root / "etc/sysctl.d").stat().st_mode & 0o777 == 0o750
+
+
 def test_drift_and_competitors_are_problems_of_a_tuned_host(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert read_tuning(Host(str(root)), Systemd(no_command)) == (False, [])
+    assert read_tuning(Host(str(root)), Systemd(no_command)) == (False, [], [])
     run(root, WANTED)
     trees.write(root / "etc/sysctl.conf", "kernel.numa_balancing = 2\n")
     trees.write(root / BALANCING, "1\n")
@@ -212,6 +288,7 @@ def test_drift_and_competitors_are_problems_of_a_tuned_host(root: Path, monkeypa
             "kernel.numa_balancing is 1, tuned was 0",
             "/etc/sysctl.conf line 1 sets kernel.numa_balancing = 2, tuned was 0",
         ],
+        [],
     )
 
 
