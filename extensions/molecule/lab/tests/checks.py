@@ -84,6 +84,15 @@ def gpus(name: str, plan: dict[str, t.Any], seen: Inside) -> None:
             assert sorted(process.devices) == own, f"{name}: {entry['unit']} {process.pid} sees {process.devices}"
 
 
+def tuning(name: str, seen: Inside) -> None:
+    """The kernel is as host_tuning has it by default, and each card's interrupts go to the CPU that its node keeps."""
+    settings = {"kernel.numa_balancing": "0", "vm.zone_reclaim_mode": "0", "vm.swappiness": "10", "thp": "madvise"}
+    assert seen.settings == settings, name
+    assert {node for node, _action, _cpus in seen.irqs} == set(seen.node_cpus), f"{name}: {seen.irqs}"
+    for node, action, cpus in seen.irqs:
+        assert cpus == {min(seen.node_cpus[node])}, f"{name}: {action} of node {node} goes to {sorted(cpus)}"
+
+
 def service(lab: t.Any) -> None:
     """Streams through the balancer are whole, and every instance of every machine has a part in them."""
     command = [sys.executable, str(REPOSITORY / "tests" / "containers" / "load.py"), f"--url={lab.url}"]

@@ -42,12 +42,17 @@ class Unit:
 
 @dataclasses.dataclass
 class Inside:
-    """``node_cpus`` are numactl's; ``gpu_nodes`` are sysfs's and ``lspci_nodes`` lspci's, both by UUID."""
+    """``node_cpus`` are numactl's; ``gpu_nodes`` are sysfs's and ``lspci_nodes`` lspci's, both by UUID.
+
+    ``irqs`` are (node, action, CPUs) of network cards, ``settings`` the kernel's by name.
+    """
 
     node_cpus: dict[int, frozenset[int]]
     gpu_nodes: dict[str, int]
     lspci_nodes: dict[str, int]
     units: dict[str, Unit]
+    settings: dict[str, str] = dataclasses.field(default_factory=dict)
+    irqs: list[tuple[int, str, frozenset[int]]] = dataclasses.field(default_factory=list)
 
 
 def parse_list(text: str) -> frozenset[int]:
@@ -66,6 +71,10 @@ def look(host: t.Any) -> Inside:
         words = rest.split()
         if kind == "numactl" and (match := re.fullmatch(r"node (\d+) cpus: ?([\d ]*)", rest)):
             found.node_cpus[int(match[1])] = frozenset(map(int, match[2].split()))
+        elif kind == "setting":
+            found.settings[words[0]] = words[1]
+        elif kind == "irq":
+            found.irqs.append((int(words[0]), words[2], parse_list(words[1])))
         elif kind == "gpu":
             uuids[words[0]] = words[2]
         elif kind == "pci" and words[1:3] == ["0x10de", "0x030200"]:

@@ -33,6 +33,12 @@ def test_gpus_by_uuid_are_the_nodes_own(lab: t.Any, seen: dict[str, Inside]) -> 
         checks.gpus(name, lab.plans[name], inside)
 
 
+def test_the_kernel_is_tuned(seen: dict[str, Inside]) -> None:
+    """Settings and interrupts, as the kernel's own files say."""
+    for name, inside in seen.items():
+        checks.tuning(name, inside)
+
+
 def test_no_thread_can_leave(lab: t.Any, seen: dict[str, Inside]) -> None:
     """The fence: even root cannot move a thread to a CPU that its control group does not have."""
     name = lab.inference[0]

@@ -46,6 +46,12 @@ def test_gpus_are_the_same(lab: t.Any, seen: dict[str, Inside]) -> None:
         checks.gpus(name, lab.plans[name], inside)
 
 
+def test_tuning_is_the_same(seen: dict[str, Inside]) -> None:
+    """Without Ansible."""
+    for name, inside in seen.items():
+        checks.tuning(name, inside)
+
+
 @pytest.mark.usefixtures("seen")
 def test_nothing_complains_after_the_boot(lab: t.Any) -> None:
     """A boot with our configuration says nothing that a clean one does not."""
