@@ -52,10 +52,7 @@ def placement(name: str, plan: dict[str, t.Any], seen: Inside, when: str) -> Non
 
 
 def pages(where: str, unit: Unit, entry: dict[str, t.Any]) -> str:
-    """At least 99 % of the pages that an instance placed itself are on its node; numastat knows only code elsewhere.
-
-    Numastat's own figure is said, and not held to 99 %: how much of the code is elsewhere is chance.
-    """
+    """At least 99 % of an instance's pages are on its node, by numastat, and only shared code is elsewhere."""
     (node,) = entry["nodes"]
     touched = entry["tensor_parallel_size"] * int(entry["environment"]["NUMAPIN_ENGINE_WORKER_MEMORY_MIB"])
     own = {place: sum(process.own_pages.get(place, 0) for process in unit.processes) for place in unit.numastat_mib}
@@ -64,6 +61,7 @@ def pages(where: str, unit: Unit, entry: dict[str, t.Any]) -> str:
     here = unit.numastat_mib[node]
     assert here >= touched, f"{where}: numastat says {unit.numastat_mib}, less than its workers touch"
     elsewhere = sum(mib for place, mib in unit.numastat_mib.items() if place != node)
+    assert here / (here + elsewhere) >= 0.99, f"{where}: numastat says {unit.numastat_mib}"
     # Code is in memory once for the whole machine, on the node of whoever read it first: only it may be elsewhere.
     shared = sum(process.shared_kib for process in unit.processes) / 1024
     assert elsewhere <= shared + (1 - share) * here + ROUNDING_MIB, (
