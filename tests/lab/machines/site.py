@@ -20,8 +20,8 @@ from machines.places import RUNNING
 INFERENCE, BALANCERS = "inference", "load_balancers"
 MODEL = "tiny"
 SITE_SECONDS = 900
-# A machine has each piece of code in memory once, on whatever node read it first: an instance of two workers needs memory
-# of its own, as a model has, for that (up to 19 MiB, seen from all of its processes) to be less than a hundredth.
+# A machine has each piece of code in memory once, on whatever node read it first: an instance of two workers needs
+# memory of its own, as a model has, for that (19 MiB were seen, from all of its processes) to be less than a hundredth.
 WORKER_MEMORY_MIB = 1300
 
 
