@@ -16,7 +16,6 @@ from fleet.settings import ansible_playbook
 
 from machines import image, inventory, machine, shapes, warm
 
-PURPOSE = "tests"
 COMMAND_SECONDS = 180
 PLAYBOOK_SECONDS = 600
 
@@ -34,12 +33,13 @@ class Booted:
     def of(cls, shape: str) -> c.Iterator[Booted]:
         """Boot one, and stop it in the end."""
         image.install_packages()
-        made, wanted = image.ready(), shapes.read(shape)
+        # One of its own, so that tests of other shapes may run beside these.
+        made, wanted, purpose = image.ready(), shapes.read(shape), f"tests-{shape}"
         try:
-            (started,) = warm.up(PURPOSE, [warm.Wanted(shape, wanted, 1)], made)
-            yield cls(started, inventory.write(PURPOSE, machine.running(PURPOSE)))
+            (started,) = warm.up(purpose, [warm.Wanted(shape, wanted, 1)], made)
+            yield cls(started, inventory.write(purpose, [started]))
         finally:
-            machine.stop(PURPOSE, shape)
+            machine.stop(purpose, shape)
 
     @property
     def ssh(self) -> list[str]:
@@ -65,8 +65,8 @@ class Booted:
     def reset(self) -> None:
         """Begin again: what was done to it is gone."""
         one = warm.Wanted(self.machine.name, shapes.read(self.machine.shape), self.machine.number)
-        (self.machine,) = warm.up(PURPOSE, [one], image.ready())
-        self.files = inventory.write(PURPOSE, machine.running(PURPOSE))
+        (self.machine,) = warm.up(self.machine.purpose, [one], image.ready())
+        self.files = inventory.write(self.machine.purpose, [self.machine])
 
     def reboot(self) -> None:
         """Reboot it from inside, and wait for it."""

@@ -18,7 +18,7 @@ import time
 from fleet.console import STARTED, FleetError, say, step
 
 from machines import image, machine, shapes, site, warm
-from machines.places import PURPOSES, at_once
+from machines.places import at_once, purposes
 
 COMMANDS = ("lab", "prepare", "up", "fleet", "site", "reset", "reboot", "down", "status", "ssh", "shapes")
 EPILOG = """Commands:
@@ -42,7 +42,7 @@ def main() -> int:
     """Do what was asked; a fault ends with its message, never with a traceback."""
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="tests/lab", formatter_class=formatter, epilog=EPILOG)
-    parser.add_argument("--purpose", choices=PURPOSES, default="lab", help="whose machines; default: lab, a person's")
+    parser.add_argument("--purpose", choices=purposes(), default="lab", help="whose machines; default: lab, a person's")
     parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("words", nargs=argparse.REMAINDER, metavar="...", help="as listed below")
     given = parser.parse_args()
@@ -176,7 +176,7 @@ def down(purpose: str, names: list[str]) -> None:
 
 def status() -> None:
     """List this checkout's machines."""
-    found = [one for purpose in PURPOSES for one in machine.running(purpose)]
+    found = [one for purpose in purposes() for one in machine.running(purpose)]
     for one in found:
         where = f"PID {one.pid}, SSH at 127.0.0.1:{one.ssh_port}, {one.accelerator}"
         print(f"{one.purpose:<6} {one.name:<16} {one.shape:<12} {where}")

@@ -16,14 +16,19 @@ LAB = REPOSITORY / "tests" / "lab"
 CACHE = REPOSITORY / ".cache" / "lab"
 RUNNING = BUILD / "lab"
 
-# Machines of one purpose never disturb those of another: a person's, those of numa_facts' tests, molecule's, other
-# tests'.
-PURPOSES = ("lab", "facts", "molecule", "tests")
+# Machines of one purpose never disturb those of another: a person's, those of numa_facts' tests, molecule's. Other tests
+# have a purpose for each shape.
+PURPOSES = ("lab", "facts", "molecule")
 # An emulated machine keeps two cores busy: its CPUs wait for one another, and on a crowded machine they wait for ever.
 CORES_OF_ONE = 2
 MOST_AT_ONCE = 4
 
 ACCELERATORS = ("kvm", "tcg")
+
+
+def purposes() -> list[str]:
+    """Those there are, with those of which there were machines."""
+    return sorted({*PURPOSES, *(path.parents[1].name for path in RUNNING.glob("*/*/machine.json"))})
 
 
 def suite() -> str:

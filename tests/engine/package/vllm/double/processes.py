@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _IDLE_THREADS = 3
 _THREADS_OF_UNBOUND_WORKER = 4
 _READY = b"ready"
+# linux/mman.h, from Linux 5.14 on; the module mmap does not name it.
+_MADV_POPULATE_WRITE = 23
 _STOP_SECONDS = 10.0
 # Set in EngineCore from when its workers end because it told them to.
 _STOPPING = threading.Event()
@@ -200,8 +202,12 @@ def touched(mib: int) -> mmap.mmap:
     # As PyTorch does with THP_MEM_ALLOC_ENABLE; a kernel without huge pages refuses.
     with contextlib.suppress(OSError):
         memory.madvise(mmap.MADV_HUGEPAGE)
-    for offset in range(0, size, mmap.PAGESIZE):
-        memory[offset] = 1
+    try:
+        # An older kernel refuses, and is made to do it page by page.
+        memory.madvise(_MADV_POPULATE_WRITE)
+    except OSError:
+        for offset in range(0, size, mmap.PAGESIZE):
+            memory[offset] = 1
     return memory
 
 
