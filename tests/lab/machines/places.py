@@ -16,8 +16,8 @@ LAB = REPOSITORY / "tests" / "lab"
 CACHE = REPOSITORY / ".cache" / "lab"
 RUNNING = BUILD / "lab"
 
-# Machines of one purpose never disturb those of another: a person's, those of numa_facts' tests, molecule's. Other tests
-# have a purpose for each shape.
+# Machines of one purpose never disturb those of another: a person's, those of numa_facts' tests, molecule's. Other
+# tests have a purpose for each shape.
 PURPOSES = ("lab", "facts", "molecule")
 # An emulated machine keeps two cores busy: its CPUs wait for one another, and on a crowded machine they wait for ever.
 CORES_OF_ONE = 2
