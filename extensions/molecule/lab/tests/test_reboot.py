@@ -22,6 +22,7 @@ REBOOT_SECONDS = 600
 def seen(lab: t.Any) -> dict[str, Inside]:
     """One look at each machine, after all have booted anew and served."""
     boots = {name: host.check_output("cat /proc/sys/kernel/random/boot_id") for name, host in lab.hosts.items()}
+    lab.hang_up()
     subprocess.run(
         ["python3", str(REPOSITORY / "tests" / "lab"), "--purpose=molecule", "reboot"],
         check=True,
