@@ -77,7 +77,9 @@ def command(place: Place, shape: Shape, image: Image, accelerator: str, nvme: bo
     if accelerator == "tcg":
         # Page tables of five levels would be walked by the emulator. Linux believes in SMT on Intel's processors only,
         # unless AMD's have a feature that the emulator lacks. For AMD's virtualisation udev would load modules.
-        features = "la57=off,svm=off,vendor=GenuineIntel,family=6,model=85,stepping=4"
+        # With erms Linux clears and copies memory byte by byte, which emulated takes seven times as long as by words;
+        # smap and pku are switched with every system call and every process.
+        features = "la57=off,svm=off,erms=off,smap=off,pku=off,vendor=GenuineIntel,family=6,model=85,stepping=4"
         accel, model = "tcg,thread=multi,tb-size=256", f"max,{features}"
     return [
         "qemu-system-x86_64",
