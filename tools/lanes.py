@@ -54,7 +54,7 @@ class Lane(threading.Thread):
                     self.steps.append([])
                 self.steps[-1].append(line)
         if self.process.wait() != 0:
-            show(f"{self.label}==== FAILED; what failed is shown again when all lanes have ended\n")
+            show(f"{self.label}==== FAILED; what failed is shown again when all lanes have ended ({self.log})\n")
 
     def endings(self) -> c.Iterator[tuple[str, list[str]]]:
         """How each step ended, with all lines of it."""
@@ -98,6 +98,8 @@ def main() -> int:
     show("\n")
     for lane in lanes:
         show("".join(lane.label + end for end, _lines in lane.endings()))
+        if lane.process.returncode:
+            show(f"{lane.label}==== FAILED; all of it: {lane.log}\n")
     return int(any(lane.process.returncode for lane in lanes))
 
 
