@@ -45,6 +45,7 @@ KERNEL_OPTIONS = [
     "apparmor=0",
     "selinux=0",
     "cryptomgr.notests",
+    "init_on_alloc=0",
     "no_timer_check",
     "random.trust_cpu=on",
     "tsc=reliable",
