@@ -13,6 +13,7 @@ interrupt ends them all.
 from __future__ import annotations
 
 import collections.abc as c
+import os
 import pathlib
 import signal
 import subprocess
@@ -37,6 +38,8 @@ class Lane(threading.Thread):
         # It stays in our process group: ^C reaches it and what it runs, and sudo may ask at the terminal.
         self.process = subprocess.Popen(
             [make, "--no-print-directory", *targets],
+            # What writes to a pipe would keep its lines back.
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
