@@ -24,8 +24,6 @@ import typing as t
 from ansible_collections.numapin.inference.plugins.module_utils import _services
 from ansible_collections.numapin.inference.plugins.module_utils._changes import Changes
 from ansible_collections.numapin.inference.plugins.module_utils._competitors import (
-    CPUFREQ_GOVERNOR,
-    TRANSPARENT_HUGEPAGE,
     Competitor,
     sysctl_competitors,
     tuned_competitors,
@@ -39,6 +37,7 @@ from ansible_collections.numapin.inference.plugins.module_utils._files import (
 )
 from ansible_collections.numapin.inference.plugins.module_utils._kernel import read_kernel
 from ansible_collections.numapin.inference.plugins.module_utils._snapshot import Snapshot
+from ansible_collections.numapin.inference.plugins.module_utils._tuned import CPUFREQ_GOVERNOR, TRANSPARENT_HUGEPAGE
 
 if t.TYPE_CHECKING:
     from ansible_collections.numapin.inference.plugins.module_utils._host import Host
@@ -184,10 +183,11 @@ def find_competitors(host: Host, wanted: t.Mapping[str, str]) -> list[Competitor
     """Who gives a wanted setting another value: at the next boot, or whenever it likes."""
     if not wanted:
         return []
-    tuned = read_kernel(host)[0].tuned
-    return sysctl_competitors(host, wanted, SYSCTL_FILE) + (
-        tuned_competitors(host, tuned.profile, wanted) if tuned.active else []
-    )
+    files = sysctl_competitors(host, wanted, SYSCTL_FILE)
+    profiles = tuned_competitors(host, read_kernel(host)[0].tuned, wanted)
+    # What TuneD applies again after its profile ends with the last file, which need not be ours.
+    last = {found.name for found in files}
+    return files + [found._replace(yields=found.yields and found.name not in last) for found in profiles]
 
 
 # Converge

@@ -20,20 +20,12 @@ description:
   - Where C(grubby) is used, a parameter counts as somebody else's when every kernel has it.
   - Parameters of an earlier run that are no longer given are taken away. Those that others gave are left alone.
   - The host is not booted.
+extends_documentation_fragment:
+  - numapin.inference.attributes
 attributes:
-  check_mode:
-    support: full
-    description: Gives the same answer and writes nothing.
   diff_mode:
-    support: full
-    description: Shows the file, or the parameters that come and go.
-  idempotent:
-    support: full
-    description: A second run with the same options changes nothing.
-  platform:
-    support: full
-    platforms: linux
-    description: The systems this module runs on.
+    details:
+      - Shows the file, or the parameters that come and go.
 options:
   state:
     description:

@@ -22,23 +22,19 @@ description:
   - The pools as they were before the first change are kept in C(/var/lib/numapin). A pool, mount or group that is no
     longer given goes back to what it was; with O(state=restored) all of them do.
   - The program that runs at boot is C(/usr/local/lib/numapin/hugepages.pyz); it needs Python and nothing else.
+extends_documentation_fragment:
+  - numapin.inference.attributes
 attributes:
   check_mode:
-    support: full
-    description: Gives the same answer and writes nothing. Whether memory is in one piece only the kernel can say, so
-      that a shortfall by fragmentation is not foreseen. A user or group that does not exist is taken for one that an
-      earlier task would have made.
+    details:
+      - Whether memory is in one piece only the kernel can say, so that a shortfall by fragmentation is not foreseen.
+      - A user or group that does not exist is taken for one that an earlier task would have made.
   diff_mode:
-    support: full
-    description: Shows the pages of each pool, mounts, and files.
+    details:
+      - Shows the pages of each pool, mounts, and files.
   idempotent:
-    support: full
-    description: A second run with the same options changes nothing. With O(on_shortfall=warn) it tries to get what is
-      missing.
-  platform:
-    support: full
-    platforms: linux
-    description: The systems this module runs on.
+    details:
+      - With O(on_shortfall=warn) a second run tries to get what is missing.
 options:
   state:
     description:

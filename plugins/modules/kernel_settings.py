@@ -22,20 +22,15 @@ description:
   - The values before the first change are kept in C(/var/lib/numapin). A setting that is no longer given goes back to
     what it was; with O(state=restored) all of them do.
   - When a value is refused, those that were set before it are put back.
+extends_documentation_fragment:
+  - numapin.inference.attributes
 attributes:
   check_mode:
-    support: full
-    description: Gives the same answer and writes nothing. Whether the kernel takes a value only the kernel can say.
+    details:
+      - Whether the kernel takes a value only the kernel can say.
   diff_mode:
-    support: full
-    description: Shows each value and each file that changes.
-  idempotent:
-    support: full
-    description: A second run with the same options changes nothing.
-  platform:
-    support: full
-    platforms: linux
-    description: The systems this module runs on.
+    details:
+      - Shows each value and each file that changes.
 options:
   state:
     description:
