@@ -116,16 +116,15 @@ def _expand(value: str, variables: t.Mapping[str, str]) -> str:
 def _applies(host: Host, options: t.Mapping[str, str], variables: t.Mapping[str, str]) -> bool:
     if options.get("enabled", "1") not in _TRUE:
         return False
-    for key, text in (
-        ("uname_regex", lambda: " ".join(os.uname())),
-        ("cpuinfo_regex", lambda: host.read_head("/proc/cpuinfo", _CPUINFO_BYTES) or ""),
-    ):
-        if key in options:
-            try:
-                if re.search(_expand(options[key], variables), text(), re.MULTILINE) is None:
-                    return False
-            except re.error:
+    for key in ("uname_regex", "cpuinfo_regex"):
+        if key not in options:
+            continue
+        text = " ".join(os.uname()) if key == "uname_regex" else host.read_head("/proc/cpuinfo", _CPUINFO_BYTES)
+        try:
+            if re.search(_expand(options[key], variables), text or "", re.MULTILINE) is None:
                 return False
+        except re.error:
+            return False
     return True
 
 

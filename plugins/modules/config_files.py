@@ -186,16 +186,15 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
-from ansible_collections.numapin.inference.plugins.module_utils._files import (
-    STATE_DIRECTORY,
+from ansible_collections.numapin.inference.plugins.module_utils._file_diff import diff
+from ansible_collections.numapin.inference.plugins.module_utils._file_entries import (
     FilesError,
-    FileSet,
     WantedDirectory,
     WantedFile,
-    diff,
     parse_mode,
-    validate,
 )
+from ansible_collections.numapin.inference.plugins.module_utils._file_stage import validate
+from ansible_collections.numapin.inference.plugins.module_utils._files import STATE_DIRECTORY, FileSet
 
 
 def wanted_file(given: dict[str, t.Any]) -> WantedFile:

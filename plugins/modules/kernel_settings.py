@@ -140,7 +140,6 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.numapin.inference.plugins.module_utils import _files
 from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
 from ansible_collections.numapin.inference.plugins.module_utils._host import Host
 from ansible_collections.numapin.inference.plugins.module_utils._kernel_settings import (
@@ -181,10 +180,7 @@ def main() -> t.NoReturn:
         module.fail_json(msg=str(error))
     for warning in done.warnings:
         module.warn(warning)
-    result = {"changed": done.changes.changed or done.files.changed, **done.result}
-    if module._diff:
-        result["diff"] = [done.changes.diff("kernel settings"), *_files.diff(done.files)]
-    module.exit_json(**result)
+    module.exit_json(**done.answer("kernel settings", module._diff))
 
 
 if __name__ == "__main__":

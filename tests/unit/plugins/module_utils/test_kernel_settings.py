@@ -10,10 +10,10 @@ import pytest
 
 from ansible_collections.numapin.inference.plugins.module_utils import _kernel_settings
 from ansible_collections.numapin.inference.plugins.module_utils._commands import Result
+from ansible_collections.numapin.inference.plugins.module_utils._done import Done
 from ansible_collections.numapin.inference.plugins.module_utils._files import FileSet
 from ansible_collections.numapin.inference.plugins.module_utils._host import Host
 from ansible_collections.numapin.inference.plugins.module_utils._kernel_settings import (
-    Done,
     KernelSettings,
     KernelSettingsError,
     parse_wanted,
