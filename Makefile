@@ -147,7 +147,7 @@ lab-tuning: lab-image $(DEV) ## host_tuning on a virtual machine: set, refused, 
 	@$(STEP) 15m "lab: a machine is tuned, boots, is restored, boots" pytest -q -s tests/lab/test_tuning.py
 
 lab-shortfall: lab-image $(DEV) ## hugepages, dpdk-hugepages.py and sysctl short of memory: the table in docs/tuning.md
-	@$(STEP) 10m "lab: who says what when memory is short" $(BIN)/python tests/lab/shortfall.py $(if $(WRITE),--write)
+	@$(STEP) 10m "lab: who says what when memory is short" python3 tests/lab shortfall $(if $(WRITE),write)
 
 molecule-lab: lab-image $(DEV) ## the scenario lab: site.yml on dual-socket machines, a reboot of each, testinfra
 	@$(STEP) 30m "molecule: lab" molecule test --scenario-name lab

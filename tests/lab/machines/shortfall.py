@@ -5,24 +5,19 @@
 """Who says what when there are fewer huge pages than asked for: the table of docs/tuning.md, from a real kernel.
 
 On the lab's machine ``expansion`` the module hugepages, DPDK's own script (from Debian's package) and a task of
-ansible.posix.sysctl are asked for a million pages each. Prints the table; with ``--write`` it takes the place of the
-one in the docs. Fails when somebody does otherwise than the docs say in words.
+ansible.posix.sysctl are asked for a million pages each.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import pathlib
 import re
 import signal
-import sys
 import typing as t
-
-sys.path[:0] = [str(pathlib.Path(__file__).parent), str(pathlib.Path(__file__).parents[1] / "containers")]
 
 from fleet.console import FleetError, run, say, step
 from fleet.settings import BUILD, REPOSITORY
+
 from machines.booted import Booted
 from machines.places import CACHE, LAB
 
@@ -112,7 +107,9 @@ def table(answers: list[Answer]) -> str:
 def surprises(answers: list[Answer]) -> list[str]:
     """What is not as the docs say in words."""
     ours, kept, dpdk, dpdk_node, sysctl, again = answers
-    asked_and_got = re.compile(r"node 0: asked for 1000000 pages of 2M, (got|could get) \d+ .*; node 1: asked for 1000000")
+    asked_and_got = re.compile(
+        r"node 0: asked for 1000000 pages of 2M, (got|could get) \d+ .*; node 1: asked for 1000000"
+    )
     claims = {
         "the module refuses, with the numbers of each node": all(
             one.ended == "failed" and asked_and_got.search(one.text) for one in (ours, kept)
@@ -120,35 +117,25 @@ def surprises(answers: list[Answer]) -> list[str]:
         "the module leaves the pools as they were": ours.left == kept.left == BEFORE,
         "dpdk-hugepages.py fails": all(one.said["rc"] == 1 for one in (dpdk, dpdk_node)),
         "dpdk-hugepages.py leaves what it got": BEFORE not in (dpdk.left, dpdk_node.left),
-        "the task of sysctl succeeds with less": sysctl.ended == "ok" and sysctl.said["changed"] and sysctl.left != BEFORE,
+        "the task of sysctl succeeds with less": sysctl.ended == "ok"
+        and sysctl.said["changed"]
+        and sysctl.left != BEFORE,
         "and says changed in every run": again.ended == "ok" and again.said["changed"],
     }
     return [claim for claim, holds in claims.items() if not holds]
 
 
-def main() -> int:
-    """Ask, print, and judge."""
-    parser = argparse.ArgumentParser(prog="tests/lab/shortfall.py", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--write", action="store_true", help="put the table into docs/tuning.md")
-    given = parser.parse_args()
+def compare(write: bool) -> None:
+    """Ask, print the table, put it into the docs if ``write``; ``FleetError`` when somebody did not as the docs say."""
     # At a time limit the machine is stopped as well.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        answers = ask()
-    except FleetError as error:
-        print(f"\nERROR: {error}", file=sys.stderr)
-        return 1
+    answers = ask()
     made = table(answers)
     print(f"\n{made}")
-    if given.write:
+    if write:
         before, begin, rest = DOCS.read_text(encoding="utf-8").partition(BEGIN)
         DOCS.write_text(f"{before}{begin}{made}{END}{rest.partition(END)[2]}", encoding="utf-8")
         say(f"Written into {DOCS.relative_to(REPOSITORY)}")
     wrong = surprises(answers)
-    for claim in wrong:
-        print(f"NOT SO: {claim}", file=sys.stderr)
-    return 1 if wrong else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    if wrong:
+        raise FleetError(f"This is not so any more: {'; '.join(wrong)}. Correct docs/tuning.md.")
