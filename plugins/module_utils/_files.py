@@ -239,6 +239,7 @@ class FileSet:
             self._write_manifest(plan.manifest_after)
         except (OSError, FilesError) as error:
             for temporary in waiting.values():
+                # The error that counts is the first; what is left here goes with the next run (remove_leftovers).
                 with contextlib.suppress(OSError):
                     os.unlink(temporary)
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -301,6 +302,7 @@ class FileSet:
 
     def _remove_originals(self, kept_paths: t.Iterable[str]) -> None:
         for kept in kept_paths:
+            # It is where it belongs; a copy that stays here is nobody's original any more.
             with contextlib.suppress(OSError):
                 os.unlink(kept)
             remove_empty(os.path.dirname(kept), self.state_directory)
@@ -308,6 +310,7 @@ class FileSet:
     def _remove_empty_state(self, manifest: dict[str, t.Any] | None) -> None:
         if manifest is None:
             remove_empty(self.manifest_directory, self.state_directory)
+            # It stays as long as another set or module keeps something there.
             with contextlib.suppress(OSError):
                 os.rmdir(self.state_directory)
 

@@ -385,6 +385,7 @@ class _MountPlan:
         systemd.change("disable", there, "--now")
         systemd.change("stop", [unit for unit in gone if unit in map(_hugetlb_mount.unit_name, self.covered)])
         for unit in gone:
+            # What starts it at boot may have gone with the unit's file; a link that is left starts nothing.
             with contextlib.suppress(OSError):
                 os.unlink(f"{_WANTS}/{unit}")
 

@@ -116,6 +116,7 @@ class Snapshot:
         try:
             if not values:
                 os.unlink(self.path)
+                # They stay as long as another module keeps something there.
                 for empty in (directory, self._state_directory):
                     with contextlib.suppress(OSError):
                         os.rmdir(empty)
