@@ -17,8 +17,8 @@ description:
   - Sets sysctls, the mode of transparent huge pages, the cpufreq governor and NVIDIA's persistence mode, reads each
     back, and writes them down for the next boot (C(/etc/sysctl.d/90-numapin.conf), C(/etc/tmpfiles.d/numapin.conf)).
   - A setting that this kernel does not have is told as V(unsupported); it is no failure.
-  - Whoever gives one of them another value is named, a file of C(sysctl.d) that is applied later or the profile of a
-    running TuneD.
+  - Whoever gives one of them another value is named, a file of C(sysctl.d) that is applied later or a profile of
+    TuneD, which runs or starts at boot.
   - The values before the first change are kept in C(/var/lib/numapin). A setting that is no longer given goes back to
     what it was; with O(state=restored) all of them do.
   - When a value is refused, those that were set before it are put back.

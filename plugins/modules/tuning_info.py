@@ -17,7 +17,7 @@ description:
   - Holds the running kernel against what M(numapin.inference.kernel_settings) and M(numapin.inference.hugepages) wrote
     down when they tuned the host.
   - Names every value that is another now, and whoever will give it another one, a file of C(sysctl.d) that is applied
-    later or the profile of a running TuneD.
+    later or a profile of TuneD, which runs or starts at boot.
 extends_documentation_fragment:
   - numapin.inference.attributes.looking
 options: {}
