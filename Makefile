@@ -124,7 +124,7 @@ engine: $(ENVIRONMENT) $(DEV) ## the engine double, and what the real vLLM answe
 engine-real: $(ENVIRONMENT) $(DEV) containers ## the same requests to the double and to the real vLLM, in a container
 	@$(STEP) 20m "the engine double against the real vLLM" tests/engine/against-real
 
-.PHONY: collection sanity units integration containers molecule lab-image lab-facts lab-machines lab-irqs lab-tuning molecule-lab
+.PHONY: collection sanity units integration containers molecule lab-image lab-facts lab-machines lab-irqs lab-tuning lab-shortfall molecule-lab
 collection: $(ENVIRONMENT)
 	@$(STEP) 2m "ansible-galaxy: build and install the collection" tools/ansible-test install
 
@@ -156,6 +156,9 @@ lab-irqs: lab-image $(DEV) ## irq_affinity on a virtual machine: links, drivers,
 
 lab-tuning: lab-image $(DEV) ## host_tuning on a virtual machine: set, refused, kept over a reboot, undone
 	@$(STEP) 15m "lab: a machine is tuned, boots, is restored, boots" pytest -q -s tests/lab/test_tuning.py
+
+lab-shortfall: lab-image $(DEV) ## hugepages, dpdk-hugepages.py and sysctl short of memory: the table in docs/tuning.md
+	@$(STEP) 10m "lab: who says what when memory is short" python3 tests/lab shortfall $(if $(WRITE),write)
 
 molecule-lab: lab-image $(DEV) ## the scenario lab: site.yml on dual-socket machines, a reboot of each, testinfra
 	@$(STEP) 30m "molecule: lab" molecule test --scenario-name lab

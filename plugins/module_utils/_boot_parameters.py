@@ -18,13 +18,11 @@ import typing as t
 
 from ansible_collections.numapin.inference.plugins.module_utils import _commands
 from ansible_collections.numapin.inference.plugins.module_utils._changes import Changes
+from ansible_collections.numapin.inference.plugins.module_utils._done import Done
 from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
-from ansible_collections.numapin.inference.plugins.module_utils._files import (
-    FileSet,
-    Plan,
-    WantedFile,
-    directory_as_it_is,
-)
+from ansible_collections.numapin.inference.plugins.module_utils._file_entries import WantedFile, directory_as_it_is
+from ansible_collections.numapin.inference.plugins.module_utils._file_plan import Plan
+from ansible_collections.numapin.inference.plugins.module_utils._files import FileSet
 from ansible_collections.numapin.inference.plugins.module_utils._snapshot import Snapshot
 
 if t.TYPE_CHECKING:
@@ -43,15 +41,6 @@ _NOT_MADE = "configuration of GRUB"
 
 class BootParametersError(NumapinError):
     """Parameters that cannot be, or a boot loader that did not take them."""
-
-
-class Done(t.NamedTuple):
-    """``loader`` is ``grub``, ``grubby``, or None where nothing was to be done; ``not_yet`` needs a boot."""
-
-    changes: Changes
-    files: Plan
-    loader: str | None
-    not_yet: list[str]
 
 
 def _key(parameter: str) -> str:
@@ -99,7 +88,8 @@ class BootParameters:
             if not self._check_mode:
                 self._grub(files, not_made)
         running = (self._host.read_text("/proc/cmdline") or "").split()
-        return Done(changes, files, loader, [parameter for parameter in parameters if parameter not in running])
+        result = {"loader": loader, "not_yet": [parameter for parameter in parameters if parameter not in running]}
+        return Done(changes, files, result, list(files.warnings))
 
     def _loader(self, wanted: bool, kept: bool) -> str | None:
         if self._host.exists("/usr/sbin/grubby"):

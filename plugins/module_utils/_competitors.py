@@ -4,11 +4,11 @@
 
 # This is a PRIVATE part of the collection: do not use it from outside, it may change at any time.
 
-"""Who else sets what we set: files of sysctl.d, in the order in which they are applied, and an active TuneD profile.
+"""Who else sets what we set: files of sysctl.d, in the order in which they are applied, and a profile of TuneD.
 
 sysctl.d(5): files are applied in the order of their names, whatever their directory; of two files of one name only the
 one in the first directory counts. /etc/sysctl.conf is read last, by ``sysctl --system`` only, unless it is linked into
-one of the directories. TuneD: tuned-profiles(7), tuned.conf(5).
+one of the directories.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ import fnmatch
 import re
 import typing as t
 
+from ansible_collections.numapin.inference.plugins.module_utils import _tuned
+from ansible_collections.numapin.inference.plugins.module_utils._tuned import CPUFREQ_GOVERNOR, TRANSPARENT_HUGEPAGE
+
 if t.TYPE_CHECKING:
     from ansible_collections.numapin.inference.plugins.module_utils._host import Host
+    from ansible_collections.numapin.inference.plugins.module_utils._kernel import Tuned
 
 _DIRECTORIES = ("/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d", "/lib/sysctl.d")
 _SYSCTL_CONF = "/etc/sysctl.conf"
-_PROFILES = ("/etc/tuned/profiles", "/etc/tuned", "/usr/lib/tuned/profiles", "/usr/lib/tuned")
-_INCLUDE_DEPTH = 10
-_TUNED_CONF = "/etc/tuned/tuned-main.conf"
-_NO_REAPPLY = re.compile(r"^\s*reapply_sysctl\s*=\s*(0|false|no|off)\s*$", re.MULTILINE | re.IGNORECASE)
+_TUNED_AT_BOOT = "/etc/systemd/system/multi-user.target.wants/tuned.service"
+# A profile that TuneD adds to the active one.
+_POST_LOADED = "/etc/tuned/post_loaded_profile"
 _ASSIGNMENT = re.compile(r"-?([^=\s]+)\s*=\s*(.*)")
-# Names that stand for settings which are no sysctl, here and in the results.
-TRANSPARENT_HUGEPAGE = "transparent_hugepage"
-CPUFREQ_GOVERNOR = "cpufreq_governor"
 
 
 class Competitor(t.NamedTuple):
@@ -99,57 +99,38 @@ def _parse(host: Host, name: str, path: str) -> t.Iterator[_Assignment]:
             yield _Assignment(name, f"{path} line {number}", match[1].replace("/", "."), match[2].strip())
 
 
-def tuned_competitors(host: Host, profile: str | None, wanted: t.Mapping[str, str]) -> list[Competitor]:
-    """What the TuneD ``profile`` (of a running TuneD) sets otherwise than ``wanted``.
+def tuned_competitors(host: Host, tuned: Tuned, wanted: t.Mapping[str, str]) -> list[Competitor]:
+    """What the profile of a TuneD that runs, or starts at boot, sets otherwise than ``wanted``.
 
     After its profile TuneD applies the files of sysctl.d again (reapply_sysctl), and with them ours.
     """
-    reapplies = _NO_REAPPLY.search(host.read_text(_TUNED_CONF) or "") is None
-    settings: dict[str, str] = {}
-    for name in (profile or "").split():
-        settings.update(_profile(host, name, _INCLUDE_DEPTH))
+    at_boot = host.readlink(_TUNED_AT_BOOT) is not None
+    names = [*(tuned.profile or "").split(), *(host.read_text(_POST_LOADED) or "").split()]
+    if tuned.active is None or not (tuned.active or at_boot) or not names:
+        return []
+    settings = _tuned.read_profiles(host, names)
+    reapplies = _tuned.reapplies_sysctls(host)
+    profile = " ".join(names)
+    who = f"the active TuneD profile {profile}" if tuned.active else f"the TuneD profile {profile}, applied at boot,"
     return [
         Competitor(
             name,
             f"TuneD profile {profile}",
-            settings[name],
-            f"the active TuneD profile {profile} sets {name} = {settings[name]}",
+            settings[name].lstrip("<>"),
+            f"{who} sets {name} = {settings[name].lstrip('<>')}",
             yields=reapplies and name not in (TRANSPARENT_HUGEPAGE, CPUFREQ_GOVERNOR),
         )
         for name, value in wanted.items()
-        if name in settings and _words(value) not in (_words(part) for part in settings[name].split("|"))
+        if name in settings and _differs(settings[name], value)
     ]
 
 
-def _profile(host: Host, name: str, depth: int) -> dict[str, str]:
-    texts = (host.read_text(f"{directory}/{name}/tuned.conf") for directory in _PROFILES)
-    text = next((text for text in texts if text is not None), None)
-    if text is None or not depth or "/" in name:
-        return {}
-    own: dict[str, str] = {}
-    included: dict[str, str] = {}
-    section = ""
-    for line in text.splitlines():
-        line = line.strip()
-        if line.startswith("["):
-            section = line.strip("[]").strip()
-            continue
-        match = _ASSIGNMENT.fullmatch(line)
-        if match is None or line.startswith(("#", ";")):
-            continue
-        key, value = match[1], match[2].strip().lstrip("=<>").strip()
-        if section == "main" and key == "include":
-            for other in re.split(r"[,\s]+", value):
-                included.update(_profile(host, other.lstrip("-"), depth - 1))
-        elif section == "sysctl":
-            own[key.replace("/", ".")] = value
-        elif (section == "vm" and key in ("transparent_hugepages", "transparent_hugepage")) or (
-            section == "sysfs" and key == "/sys/kernel/mm/transparent_hugepage/enabled"
-        ):
-            own[TRANSPARENT_HUGEPAGE] = value
-        elif section == "cpu" and key == "governor":
-            own[CPUFREQ_GOVERNOR] = value
-    return {**included, **own}
+def _differs(profile: str, wanted: str) -> bool:
+    """Whether a value of a profile would take the place of ``wanted``: one of several, or one only if it is larger."""
+    bound, number = profile[:1], profile[1:].strip()
+    if bound in (">", "<") and number.isdigit() and wanted.isdigit():
+        return int(number) > int(wanted) if bound == ">" else int(number) < int(wanted)
+    return _words(wanted) not in (_words(part) for part in profile.split("|"))
 
 
 def _words(value: str) -> list[str]:

@@ -18,16 +18,13 @@ import typing as t
 
 from ansible_collections.numapin.inference.plugins.module_utils import _hugetlb, _hugetlb_boot, _hugetlb_mount
 from ansible_collections.numapin.inference.plugins.module_utils._changes import Changes
-from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
-from ansible_collections.numapin.inference.plugins.module_utils._files import (
-    FileSet,
-    Plan,
-    WantedDirectory,
-    WantedFile,
-)
+from ansible_collections.numapin.inference.plugins.module_utils._done import Done
+from ansible_collections.numapin.inference.plugins.module_utils._file_entries import WantedDirectory, WantedFile
+from ansible_collections.numapin.inference.plugins.module_utils._file_plan import Plan
+from ansible_collections.numapin.inference.plugins.module_utils._files import FileSet
 from ansible_collections.numapin.inference.plugins.module_utils._hugetlb import HugetlbError, Wanted, size_text
 from ansible_collections.numapin.inference.plugins.module_utils._program import PROGRAM_DIRECTORY, program
-from ansible_collections.numapin.inference.plugins.module_utils._snapshot import Snapshot
+from ansible_collections.numapin.inference.plugins.module_utils._snapshot import EVERYTHING, Snapshot
 from ansible_collections.numapin.inference.plugins.module_utils._systemd import Systemd
 from ansible_collections.numapin.inference.plugins.module_utils._tuning import pool_competitors, pool_drift
 
@@ -72,15 +69,6 @@ class Wish(t.NamedTuple):
     drop_caches: bool = False
     floor_mib: int = 0
     persistent: bool = True
-
-
-class Done(t.NamedTuple):
-    """What the module returns. ``files`` is the plan of the files beside the kernel's values."""
-
-    changes: Changes
-    files: Plan
-    result: dict[str, t.Any]
-    warnings: list[str]
 
 
 class Hugepages:
@@ -181,18 +169,18 @@ class Hugepages:
         shm_group: tuple[str, str],
     ) -> list[_hugetlb.Outcome]:
         """Keep the originals, then change everything; what fails is undone, with the pools' numbers in the message."""
-        undo: list[t.Callable[[], None]] = [lambda: self._put_pools_back(machine, steps)]
         originals = {step.pool.name: str(step.pool.persistent) for step in steps if step.asked != step.pool.persistent}
         if shm_group[0] != shm_group[1]:
             originals[_SHM_GROUP_NAME] = shm_group[0]
-        new = originals.keys() - self._snapshot.read().keys()
-        self._snapshot.keep(originals)
-        try:
+        with self._snapshot.changing(originals, HugetlbError) as undo:
+            undo.append(lambda: self._put_pools_back(machine, steps))
+            undo.told = "the pools are as they were before"
             outcomes = _hugetlb.set_pools(self._host, machine, steps, drop_caches=wish.drop_caches)
             shortfall = _shortfall(outcomes, "got")
             if shortfall and wish.on_shortfall == "rollback":
                 raise HugetlbError(shortfall)
             if not shortfall or wish.on_shortfall == "warn":
+                undo.told = EVERYTHING
                 undo.append(lambda: self._set_shm_group(shm_group[1], shm_group[0]))
                 self._set_shm_group(*shm_group)
                 undo.append(lambda: mounts.start_removed(self._systemd))
@@ -204,18 +192,6 @@ class Hugepages:
                 undo.append(lambda: self._files.undo(files))
                 undo.append(lambda: mounts.take_down(self._systemd, *units))
                 mounts.bring_up(self._systemd, _units_changed(files), *units)
-        except NumapinError as error:
-            failed: list[str] = []
-            for step in reversed(undo):
-                try:
-                    step()
-                except NumapinError as again:
-                    failed.append(str(again))
-            if failed:
-                raise HugetlbError(f"{error}; and these could not be put back: {'; '.join(failed)}") from error
-            self._snapshot.forget(new)
-            told = "the pools are as they were before" if len(undo) == 1 else "everything is as it was before"
-            raise HugetlbError(f"{error}; {told}") from error
         if shortfall and wish.on_shortfall == "fail":
             raise HugetlbError(f"{shortfall}; what was got is left (on_shortfall: fail), nothing else was changed")
         return outcomes
@@ -409,6 +385,7 @@ class _MountPlan:
         systemd.change("disable", there, "--now")
         systemd.change("stop", [unit for unit in gone if unit in map(_hugetlb_mount.unit_name, self.covered)])
         for unit in gone:
+            # What starts it at boot may have gone with the unit's file; a link that is left starts nothing.
             with contextlib.suppress(OSError):
                 os.unlink(f"{_WANTS}/{unit}")
 

@@ -192,6 +192,7 @@ def notify(message: str) -> None:
         return
     if address.startswith("@"):
         address = "\0" + address[1:]
+    # Interrupts are kept in place whether or not somebody hears of it.
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as link:
         link.connect(address)
         link.send(message.encode())

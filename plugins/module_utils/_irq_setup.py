@@ -17,12 +17,9 @@ import os
 import typing as t
 
 from ansible_collections.numapin.inference.plugins.module_utils import _commands, _irq_service, _irqbalance
-from ansible_collections.numapin.inference.plugins.module_utils._files import (
-    FileSet,
-    WantedDirectory,
-    WantedFile,
-    diff,
-)
+from ansible_collections.numapin.inference.plugins.module_utils._file_diff import diff
+from ansible_collections.numapin.inference.plugins.module_utils._file_entries import WantedDirectory, WantedFile
+from ansible_collections.numapin.inference.plugins.module_utils._files import FileSet
 from ansible_collections.numapin.inference.plugins.module_utils._irq_state import SERVICE
 from ansible_collections.numapin.inference.plugins.module_utils._irqs import IrqError
 from ansible_collections.numapin.inference.plugins.module_utils._program import PROGRAM_DIRECTORY, program

@@ -135,6 +135,7 @@ class Originals:
         """Remove the file: everything is as it was."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)
+        # The directory stays as long as another module keeps something there.
         with contextlib.suppress(OSError):
             os.rmdir(os.path.dirname(self.path))
 
@@ -190,6 +191,7 @@ def replace_file(path: str, text: str, mode: int = 0o600, owner: tuple[int, int]
             os.fsync(file.fileno())
         os.replace(part, path)
     except OSError as error:
+        # The error that counts is the first; the part may not even be there.
         with contextlib.suppress(OSError):
             os.unlink(part)
         raise IrqError(f"{path} could not be written: {error.strerror}; is this run as root (become)?") from error

@@ -17,6 +17,7 @@ Documentation/admin-guide/pm/cpufreq.rst.
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import re
 import typing as t
@@ -24,21 +25,18 @@ import typing as t
 from ansible_collections.numapin.inference.plugins.module_utils import _services
 from ansible_collections.numapin.inference.plugins.module_utils._changes import Changes
 from ansible_collections.numapin.inference.plugins.module_utils._competitors import (
-    CPUFREQ_GOVERNOR,
-    TRANSPARENT_HUGEPAGE,
     Competitor,
     sysctl_competitors,
     tuned_competitors,
 )
+from ansible_collections.numapin.inference.plugins.module_utils._done import Done
 from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
-from ansible_collections.numapin.inference.plugins.module_utils._files import (
-    FileSet,
-    Plan,
-    WantedFile,
-    directory_as_it_is,
-)
+from ansible_collections.numapin.inference.plugins.module_utils._file_entries import WantedFile, directory_as_it_is
+from ansible_collections.numapin.inference.plugins.module_utils._file_plan import Plan
+from ansible_collections.numapin.inference.plugins.module_utils._files import FileSet
 from ansible_collections.numapin.inference.plugins.module_utils._kernel import read_kernel
 from ansible_collections.numapin.inference.plugins.module_utils._snapshot import Snapshot
+from ansible_collections.numapin.inference.plugins.module_utils._tuned import CPUFREQ_GOVERNOR, TRANSPARENT_HUGEPAGE
 
 if t.TYPE_CHECKING:
     from ansible_collections.numapin.inference.plugins.module_utils._host import Host
@@ -86,15 +84,6 @@ class State(t.NamedTuple):
     before: str | None
     reason: str
     for_now: bool = False
-
-
-class Done(t.NamedTuple):
-    """What the module returns. ``files`` is the plan of the files beside the kernel's values."""
-
-    changes: Changes
-    files: Plan
-    result: dict[str, t.Any]
-    warnings: list[str]
 
 
 def parse_wanted(
@@ -184,10 +173,11 @@ def find_competitors(host: Host, wanted: t.Mapping[str, str]) -> list[Competitor
     """Who gives a wanted setting another value: at the next boot, or whenever it likes."""
     if not wanted:
         return []
-    tuned = read_kernel(host)[0].tuned
-    return sysctl_competitors(host, wanted, SYSCTL_FILE) + (
-        tuned_competitors(host, tuned.profile, wanted) if tuned.active else []
-    )
+    files = sysctl_competitors(host, wanted, SYSCTL_FILE)
+    profiles = tuned_competitors(host, read_kernel(host)[0].tuned, wanted)
+    # What TuneD applies again after its profile ends with the last file, which need not be ours.
+    last = {found.name for found in files}
+    return files + [found._replace(yields=found.yields and found.name not in last) for found in profiles]
 
 
 # Converge
@@ -216,7 +206,7 @@ class KernelSettings:
         different = [state for state in states if state.before not in (None, state.setting.wanted)]
         to_restore = [state for state in back if state.before not in (None, state.setting.wanted)]
         if not self._check_mode:
-            self._change(different, files, kept)
+            self._change(different, files)
             self._restore(back, to_restore)
         changes = Changes()
         for state in (*different, *to_restore):
@@ -247,26 +237,13 @@ class KernelSettings:
         }
         return Done(changes, files, result, [*warnings, *files.warnings])
 
-    def _change(self, different: t.Sequence[State], files: Plan, kept: t.Mapping[str, str]) -> None:
-        new = {state.setting.key: state.before for state in different if state.setting.key not in kept and state.before}
-        self._snapshot.keep(new)
-        done: list[State] = []
-        try:
+    def _change(self, different: t.Sequence[State], files: Plan) -> None:
+        originals = {state.setting.key: state.before for state in different if state.before}
+        with self._snapshot.changing(originals, KernelSettingsError) as undo:
             for state in different:
-                done.append(state)
+                undo.append(functools.partial(self._put_back, state))
                 self._write(state.setting, state.setting.wanted)
             self._files.apply(files)
-        except NumapinError as error:
-            failed: list[str] = []
-            for state in reversed(done):
-                try:
-                    self._put_back(state)
-                except NumapinError as again:
-                    failed.append(str(again))
-            if failed:
-                raise KernelSettingsError(f"{error}; and not all could be put back: {'; '.join(failed)}") from error
-            self._snapshot.forget(new)
-            raise KernelSettingsError(f"{error}; everything is as it was before") from error
 
     def _put_back(self, state: State) -> None:
         """Only what is not right: a value that was refused, or can be set one way only, is."""

@@ -20,10 +20,35 @@ from ansible_collections.numapin.inference.plugins.module_utils._errors import N
 from ansible_collections.numapin.inference.plugins.module_utils._files import STATE_DIRECTORY
 
 _VERSION = 1
+# What a change that was taken back leaves.
+EVERYTHING = "everything is as it was before"
 
 
 class SnapshotError(NumapinError):
     """The kept values cannot be read or written."""
+
+
+class Undo:
+    """What takes back the steps of a change, in the order of the steps."""
+
+    def __init__(self) -> None:
+        self._steps: list[t.Callable[[], None]] = []
+        # What is true when all of it worked.
+        self.told = EVERYTHING
+
+    def append(self, step: t.Callable[[], None]) -> None:
+        """Remember how the next step is taken back; before it begins, as it may end half-way."""
+        self._steps.append(step)
+
+    def run(self) -> list[str]:
+        """Take everything back, the last step first, and say what could not be."""
+        failed: list[str] = []
+        for step in reversed(self._steps):
+            try:
+                step()
+            except NumapinError as error:
+                failed.append(str(error))
+        return failed
 
 
 class Snapshot:
@@ -67,12 +92,31 @@ class Snapshot:
         if left != kept:
             self._write(left)
 
+    @contextlib.contextmanager
+    def changing(self, values: t.Mapping[str, str], failure: type[NumapinError]) -> t.Iterator[Undo]:
+        """Keep ``values``, then let the caller change them: a step that fails has all of them taken back.
+
+        What was not kept before is forgotten then, and ``failure`` is raised with the reason and what is as it was.
+        """
+        new = values.keys() - self.read().keys()
+        self.keep(values)
+        undo = Undo()
+        try:
+            yield undo
+        except NumapinError as error:
+            failed = undo.run()
+            if failed:
+                raise failure(f"{error}; and these could not be put back: {'; '.join(failed)}") from error
+            self.forget(new)
+            raise failure(f"{error}; {undo.told}") from error
+
     def _write(self, values: t.Mapping[str, str]) -> None:
         directory = os.path.dirname(self.path)
         temporary = f"{self.path}.new"
         try:
             if not values:
                 os.unlink(self.path)
+                # They stay as long as another module keeps something there.
                 for empty in (directory, self._state_directory):
                     with contextlib.suppress(OSError):
                         os.rmdir(empty)

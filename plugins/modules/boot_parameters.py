@@ -20,20 +20,12 @@ description:
   - Where C(grubby) is used, a parameter counts as somebody else's when every kernel has it.
   - Parameters of an earlier run that are no longer given are taken away. Those that others gave are left alone.
   - The host is not booted.
+extends_documentation_fragment:
+  - numapin.inference.attributes
 attributes:
-  check_mode:
-    support: full
-    description: Gives the same answer and writes nothing.
   diff_mode:
-    support: full
-    description: Shows the file, or the parameters that come and go.
-  idempotent:
-    support: full
-    description: A second run with the same options changes nothing.
-  platform:
-    support: full
-    platforms: linux
-    description: The systems this module runs on.
+    details:
+      - Shows the file, or the parameters that come and go.
 options:
   state:
     description:
@@ -73,7 +65,6 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.numapin.inference.plugins.module_utils import _files
 from ansible_collections.numapin.inference.plugins.module_utils._boot_parameters import BootParameters
 from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
 from ansible_collections.numapin.inference.plugins.module_utils._host import Host
@@ -93,14 +84,9 @@ def main() -> t.NoReturn:
         done = BootParameters(Host(), check_mode=module.check_mode).converge(parameters)
     except NumapinError as error:
         module.fail_json(msg=str(error))
-    result: dict[str, t.Any] = {
-        "changed": done.changes.changed or done.files.changed,
-        "loader": done.loader,
-        "not_yet": done.not_yet,
-    }
-    if module._diff:
-        result["diff"] = [done.changes.diff("kernel parameters"), *_files.diff(done.files)]
-    module.exit_json(**result)
+    for warning in done.warnings:
+        module.warn(warning)
+    module.exit_json(**done.answer("kernel parameters", module._diff))
 
 
 if __name__ == "__main__":

@@ -21,21 +21,16 @@ description:
     replaced are put back.
   - The module remembers what it wrote. A file of an earlier run of the same set that is no longer given is removed.
   - A file that was there before the set first took it over is kept, and put back when the set gives it up.
+extends_documentation_fragment:
+  - numapin.inference.attributes
 attributes:
   check_mode:
-    support: full
-    description: Gives the same answer and writes nothing. Users, groups and directories that do not exist yet are taken
-      as given, and an O(validate) command that is not installed yet is skipped with a warning.
+    details:
+      - Users, groups and directories that do not exist yet are taken as given, and an O(validate) command that is not
+        installed yet is skipped with a warning.
   diff_mode:
-    support: full
-    description: Shows one entry per file and directory that changes. Of secrets it shows only that they are secrets.
-  idempotent:
-    support: full
-    description: A second run with the same options changes nothing.
-  platform:
-    support: full
-    platforms: linux
-    description: The systems this module runs on.
+    details:
+      - Shows one entry per file and directory that changes. Of secrets it shows only that they are secrets.
 options:
   name:
     description:
@@ -191,16 +186,15 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
-from ansible_collections.numapin.inference.plugins.module_utils._files import (
-    STATE_DIRECTORY,
+from ansible_collections.numapin.inference.plugins.module_utils._file_diff import diff
+from ansible_collections.numapin.inference.plugins.module_utils._file_entries import (
     FilesError,
-    FileSet,
     WantedDirectory,
     WantedFile,
-    diff,
     parse_mode,
-    validate,
 )
+from ansible_collections.numapin.inference.plugins.module_utils._file_stage import validate
+from ansible_collections.numapin.inference.plugins.module_utils._files import STATE_DIRECTORY, FileSet
 
 
 def wanted_file(given: dict[str, t.Any]) -> WantedFile:

@@ -20,18 +20,8 @@ description:
     filter and the role P(numapin.inference.vllm#role).
 author:
   - numapin.inference contributors (@numapin)
-attributes:
-  check_mode:
-    description: Can run in check mode and answers the same.
-    support: full
-  diff_mode:
-    description: Returns details on what has changed, in diff mode.
-    support: none
-    details:
-      - Nothing is ever changed.
-  idempotent:
-    description: Running it twice in a row gives the same answer.
-    support: full
+extends_documentation_fragment:
+  - numapin.inference.attributes.looking
 options:
   root:
     description: Directory below which the host's files are looked up, for captured machines and tests.

@@ -26,25 +26,21 @@ description:
     kept. Before the archive is written it is read back, and everything in it is searched once more; other facts than
     the host's are an error, and so is what still looks like an identifier.
   - The playbook C(numapin.inference.capture) runs it on every inference host and fetches the archives.
+extends_documentation_fragment:
+  - numapin.inference.attributes
 attributes:
   check_mode:
-    description: Can run in check mode, writes nothing, and tells what the archive would hold.
-    support: full
+    details:
+      - Tells what the archive would hold.
   diff_mode:
-    description: Returns what has changed, or would change, in diff mode.
     support: none
     details:
       - The archive is told by its size, its number of files and RV(contents).
   idempotent:
-    description: Running it twice in a row changes nothing the second time.
     support: none
     details:
       - A capture is made anew each time, since counters and free memory change. A host in the same state gives the
         same bytes.
-  platform:
-    description: The operating systems it runs on.
-    support: full
-    platforms: linux
 options:
   path:
     description:

@@ -22,23 +22,19 @@ description:
   - The pools as they were before the first change are kept in C(/var/lib/numapin). A pool, mount or group that is no
     longer given goes back to what it was; with O(state=restored) all of them do.
   - The program that runs at boot is C(/usr/local/lib/numapin/hugepages.pyz); it needs Python and nothing else.
+extends_documentation_fragment:
+  - numapin.inference.attributes
 attributes:
   check_mode:
-    support: full
-    description: Gives the same answer and writes nothing. Whether memory is in one piece only the kernel can say, so
-      that a shortfall by fragmentation is not foreseen. A user or group that does not exist is taken for one that an
-      earlier task would have made.
+    details:
+      - Whether memory is in one piece only the kernel can say, so that a shortfall by fragmentation is not foreseen.
+      - A user or group that does not exist is taken for one that an earlier task would have made.
   diff_mode:
-    support: full
-    description: Shows the pages of each pool, mounts, and files.
+    details:
+      - Shows the pages of each pool, mounts, and files.
   idempotent:
-    support: full
-    description: A second run with the same options changes nothing. With O(on_shortfall=warn) it tries to get what is
-      missing.
-  platform:
-    support: full
-    platforms: linux
-    description: The systems this module runs on.
+    details:
+      - With O(on_shortfall=warn) a second run tries to get what is missing.
 options:
   state:
     description:
@@ -256,8 +252,8 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.numapin.inference.plugins.module_utils import _files
 from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
+from ansible_collections.numapin.inference.plugins.module_utils._file_entries import parse_mode
 from ansible_collections.numapin.inference.plugins.module_utils._host import Host
 from ansible_collections.numapin.inference.plugins.module_utils._hugetlb import HugetlbError, parse_size
 from ansible_collections.numapin.inference.plugins.module_utils._hugetlb_mount import Mount
@@ -297,7 +293,7 @@ def wanted_mount(given: dict[str, t.Any], check_mode: bool) -> Mount:
         limit_bytes=None if given["limit"] is None else parse_size(given["limit"], f"{what}: limit"),
         uid=user_id(given["owner"], what, check_mode),
         gid=group_id(given["group"], what, check_mode),
-        mode=_files.parse_mode(given["path"], given["mode"]),
+        mode=parse_mode(given["path"], given["mode"]),
     )
 
 
@@ -388,10 +384,7 @@ def main() -> t.NoReturn:
         module.warn(f"a user or group that is given does not exist yet: it must by then, and is shown as {UNKNOWN}")
     for warning in done.warnings:
         module.warn(warning)
-    result = {"changed": done.changes.changed or done.files.changed, **done.result}
-    if module._diff:
-        result["diff"] = [done.changes.diff("huge pages"), *_files.diff(done.files)]
-    module.exit_json(**result)
+    module.exit_json(**done.answer("huge pages", module._diff))
 
 
 if __name__ == "__main__":

@@ -20,20 +20,15 @@ description:
   - Waits until all instances are ready, one of them has failed, or O(timeout_seconds) are over.
   - Of an instance that failed it returns the cause from the journal. vLLM logs that far above its last lines.
   - The module does not fail because of an instance; look at RV(ready) and RV(instances).
+extends_documentation_fragment:
+  - numapin.inference.attributes.looking
 attributes:
-  check_mode:
-    support: full
-    description: The module only looks, so it does the same in check mode.
-  diff_mode:
-    support: N/A
-    description: Nothing changes.
   idempotent:
-    support: full
-    description: Nothing changes. An answer depends on the moment it is asked for.
+    details:
+      - This module changes nothing. An answer depends on the moment it is asked for.
   platform:
-    support: full
-    platforms: linux
-    description: The systems this module runs on. It needs systemd as the init system.
+    details:
+      - It needs systemd as the init system.
 options:
   instances:
     description: The instances to wait for.

@@ -26,23 +26,16 @@ description:
 requirements:
   - root
   - systemd, for O(persistent=true) and O(irqbalance)
+extends_documentation_fragment:
+  - numapin.inference.attributes
 attributes:
   check_mode:
-    support: full
-    description:
-      - Gives the same result and writes nothing.
+    details:
       - Before Linux 6.12 the kernel shows only on writing that it manages a vector itself. Such a vector is then given
         as V(changed) with RV(vectors[].predicted) true, and a warning says so.
   diff_mode:
-    support: full
-    description: Shows the vectors of every device with a change as a table, and the files that are written.
-  idempotent:
-    support: full
-    description: A second run with the same options changes nothing.
-  platform:
-    support: full
-    platforms: linux
-    description: The systems this module runs on.
+    details:
+      - Shows the vectors of every device with a change as a table, and the files that are written.
 options:
   state:
     description:

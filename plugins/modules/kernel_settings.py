@@ -17,25 +17,20 @@ description:
   - Sets sysctls, the mode of transparent huge pages, the cpufreq governor and NVIDIA's persistence mode, reads each
     back, and writes them down for the next boot (C(/etc/sysctl.d/90-numapin.conf), C(/etc/tmpfiles.d/numapin.conf)).
   - A setting that this kernel does not have is told as V(unsupported); it is no failure.
-  - Whoever gives one of them another value is named, a file of C(sysctl.d) that is applied later or the profile of a
-    running TuneD.
+  - Whoever gives one of them another value is named, a file of C(sysctl.d) that is applied later or a profile of
+    TuneD, which runs or starts at boot.
   - The values before the first change are kept in C(/var/lib/numapin). A setting that is no longer given goes back to
     what it was; with O(state=restored) all of them do.
   - When a value is refused, those that were set before it are put back.
+extends_documentation_fragment:
+  - numapin.inference.attributes
 attributes:
   check_mode:
-    support: full
-    description: Gives the same answer and writes nothing. Whether the kernel takes a value only the kernel can say.
+    details:
+      - Whether the kernel takes a value only the kernel can say.
   diff_mode:
-    support: full
-    description: Shows each value and each file that changes.
-  idempotent:
-    support: full
-    description: A second run with the same options changes nothing.
-  platform:
-    support: full
-    platforms: linux
-    description: The systems this module runs on.
+    details:
+      - Shows each value and each file that changes.
 options:
   state:
     description:
@@ -145,7 +140,6 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.numapin.inference.plugins.module_utils import _files
 from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
 from ansible_collections.numapin.inference.plugins.module_utils._host import Host
 from ansible_collections.numapin.inference.plugins.module_utils._kernel_settings import (
@@ -186,10 +180,7 @@ def main() -> t.NoReturn:
         module.fail_json(msg=str(error))
     for warning in done.warnings:
         module.warn(warning)
-    result = {"changed": done.changes.changed or done.files.changed, **done.result}
-    if module._diff:
-        result["diff"] = [done.changes.diff("kernel settings"), *_files.diff(done.files)]
-    module.exit_json(**result)
+    module.exit_json(**done.answer("kernel settings", module._diff))
 
 
 if __name__ == "__main__":

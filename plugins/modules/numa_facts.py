@@ -23,27 +23,12 @@ description:
   - The host needs nothing but Python. GPUs of NVIDIA are asked for through NVML where C(pynvml) (the Python
     distribution C(nvidia-ml-py)) can be imported, else through C(nvidia-smi); without the driver C(/sys) and C(/proc)
     tell what they know, also of AMD's and Intel's.
+extends_documentation_fragment:
+  - numapin.inference.attributes.looking
 attributes:
-  check_mode:
-    description: Can run in check mode and return the same as without it.
-    support: full
-  diff_mode:
-    description: Returns what has changed, or would change, in diff mode.
-    support: N/A
-    details:
-      - This module changes nothing.
   facts:
     description: Returns a C(ansible_facts) dictionary that updates the facts of the host.
     support: full
-  idempotent:
-    description: Running it twice in a row changes nothing the second time.
-    support: full
-    details:
-      - This module changes nothing.
-  platform:
-    description: The operating systems it runs on.
-    support: full
-    platforms: linux
 options:
   root:
     description:

@@ -27,20 +27,12 @@ description:
   - Processes and threads that end while they are read are left out. What cannot be read is V(null), never V(0).
 requirements:
   - root, to read the memory of other users' processes
+extends_documentation_fragment:
+  - numapin.inference.attributes.looking
 attributes:
-  check_mode:
-    support: full
-    description: Gives the same answer, because it only reads.
-  diff_mode:
-    support: none
-    description: Shows nothing, because it changes nothing.
   idempotent:
-    support: full
-    description: It never changes anything. Processes may do, between one reading and the next.
-  platform:
-    support: full
-    platforms: linux
-    description: The systems this module runs on.
+    details:
+      - This module changes nothing. Processes may do, between one reading and the next.
 options:
   instances:
     description:

@@ -17,21 +17,9 @@ description:
   - Holds the running kernel against what M(numapin.inference.kernel_settings) and M(numapin.inference.hugepages) wrote
     down when they tuned the host.
   - Names every value that is another now, and whoever will give it another one, a file of C(sysctl.d) that is applied
-    later or the profile of a running TuneD.
-attributes:
-  check_mode:
-    support: full
-    description: Returns the same as without it.
-  diff_mode:
-    support: N/A
-    description: This module changes nothing.
-  idempotent:
-    support: full
-    description: This module changes nothing.
-  platform:
-    support: full
-    platforms: linux
-    description: The systems this module runs on.
+    later or a profile of TuneD, which runs or starts at boot.
+extends_documentation_fragment:
+  - numapin.inference.attributes.looking
 options: {}
 seealso:
   - module: numapin.inference.kernel_settings

@@ -20,20 +20,21 @@ description:
     configuration and restarting is finished by the next one.
   - Units start and restart in parallel. This module waits until their start jobs are done, not until the model is
     loaded; see M(numapin.inference.instance_ready).
+extends_documentation_fragment:
+  - numapin.inference.attributes
 attributes:
   check_mode:
-    support: full
-    description: Gives the same answer and does nothing. Units that do not exist yet are to be started.
+    details:
+      - Units that do not exist yet are to be started.
   diff_mode:
-    support: full
-    description: Shows the state of each unit that changes.
+    details:
+      - Shows the state of each unit that changes.
   idempotent:
-    support: full
-    description: A second run with the same options changes nothing, unless a unit has failed in between.
+    details:
+      - A unit that has failed in between is started again.
   platform:
-    support: full
-    platforms: linux
-    description: The systems this module runs on. It needs systemd as the init system.
+    details:
+      - It needs systemd as the init system.
 options:
   instances:
     description:

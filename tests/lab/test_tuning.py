@@ -41,6 +41,7 @@ PROBE = """
 cat >/etc/systemd/system/vllm@probe.service <<'END'
 [Unit]
 PartOf=vllm.target
+After=tuned.service
 [Service]
 Type=oneshot
 RemainAfterExit=yes
@@ -68,6 +69,37 @@ for page in range(50):
     area[page << 21] = 1
 print("holds", flush=True)
 time.sleep(600)
+"""
+
+# Two profiles that come with TuneD and want something else, and a file that is applied after ours.
+COMPETITORS = r"""
+set -e
+cp -a /etc/tuned /root/tuned-before
+mkdir /etc/tuned/mine
+printf '%s\n' '[main]' include=network-latency,spectrumscale-ece >/etc/tuned/mine/tuned.conf
+echo mine >/etc/tuned/active_profile
+echo manual >/etc/tuned/profile_mode
+echo kernel.numa_balancing=1 >/etc/sysctl.d/99-x.conf
+systemctl start tuned
+"""
+# For the boot: the same, without what TuneD is known to win (transparent huge pages).
+AT_BOOT = r"""
+set -e
+systemctl stop tuned
+rm /etc/sysctl.d/99-x.conf
+printf '%s\n' '[vm]' transparent_hugepages=madvise >>/etc/tuned/mine/tuned.conf
+systemctl -q enable tuned
+"""
+WHAT_TUNED_DID = """
+systemctl is-active tuned
+cat /proc/sys/vm/dirty_ratio
+grep numa_balancing /var/log/tuned/tuned.log | tail -n 1
+"""
+NO_COMPETITORS = """
+set -e
+systemctl -q disable --now tuned
+rm -r /etc/tuned
+mv /root/tuned-before /etc/tuned
 """
 
 
@@ -139,12 +171,15 @@ def tell(story: Story) -> None:
     story.play("questions", str(LAB / "questions.yml"), f"--extra-vars=notes={NOTES}")
     story.shell("pkill -f MAP_ANONYMOUS; sleep 1")
     story.dump("asked")
-    story.shell("echo kernel.numa_balancing=1 >/etc/sysctl.d/99-x.conf")
-    story.play("hostile", "numapin.inference.verify")
-    story.shell("rm /etc/sysctl.d/99-x.conf")
+    story.shell(COMPETITORS)
+    story.play("hostile", "numapin.inference.verify", f"--extra-vars=notes={NOTES}", str(LAB / "competitors.yml"))
+    story.shell(AT_BOOT)
+    story.dump("with TuneD at boot")
     story.reboot()
     story.dump("booted")
     story.said["probe"] = story.shell("cat /run/probe")
+    story.said["TuneD"] = story.shell(WHAT_TUNED_DID)
+    story.shell(NO_COMPETITORS)
     story.play("restore", "numapin.inference.restore", "--diff")
     story.dump("restored")
     story.reboot()
@@ -227,13 +262,43 @@ def test_a_total_leaves_memory_alone(story: Story) -> None:
     assert [(pool["node"], pool["asked"]) for pool in pools if pool["asked"]] == [(0, 3), (1, 2)]
 
 
-def test_a_competitor_is_named_by_verify(story: Story) -> None:
+def test_competitors_are_named_by_verify(story: Story) -> None:
     assert story.codes["hostile"] != 0
-    assert "/etc/sysctl.d/99-x.conf line 1 sets kernel.numa_balancing = 1, tuned was 0" in story.said["hostile"]
+    for said in (
+        # TuneD applied the file again after its profile.
+        "kernel.numa_balancing is 1, tuned was 0",
+        "/etc/sysctl.d/99-x.conf line 1 sets kernel.numa_balancing = 1, tuned was 0",
+        "the active TuneD profile mine sets kernel.numa_balancing = 1, tuned was 0",
+        "transparent_hugepage is never, tuned was madvise",
+        "the active TuneD profile mine sets transparent_hugepage = never, tuned was madvise",
+    ):
+        assert said in story.said["hostile"]
+
+
+def test_competitors_are_named_in_the_result(story: Story) -> None:
+    answer = json.loads((NOTES / "competitors.json").read_text(encoding="utf-8"))
+    assert answer["changed"] is True
+    assert {(found["source"], found["name"], found["value"]) for found in answer["competitors"]} == {
+        ("/etc/sysctl.d/99-x.conf line 1", "kernel.numa_balancing", "1"),
+        ("TuneD profile mine", "kernel.numa_balancing", "1"),
+        ("TuneD profile mine", "transparent_hugepage", "never"),
+    }
+
+
+def test_sysctls_hold_against_a_profile_that_is_applied_at_boot(story: Story) -> None:
+    active, dirty_ratio, log = story.said["TuneD"].splitlines()
+    # It was applied, all of it, and then ours.
+    assert (active, dirty_ratio) == ("active", "40")
+    assert "Overriding sysctl parameter 'kernel.numa_balancing' from '1' to '0'" in log
+    assert "/proc/sys/kernel/numa_balancing 0" in story.dumps["booted"]
 
 
 def test_a_reboot_brings_the_same_before_vllm_starts(story: Story) -> None:
-    same(story, "asked", "booted")
+    same(story, "with TuneD at boot", "booted")
+    values = [
+        [line for line in story.dumps[name] if line.startswith(("/proc/", "/sys/"))] for name in ("asked", "booted")
+    ]
+    assert values[0] == values[1]
     assert story.said["probe"].splitlines() == ["64", "32", "0", "always [madvise] never", "1"]
 
 

@@ -17,10 +17,10 @@ import time
 
 from fleet.console import STARTED, FleetError, say, step
 
-from machines import image, machine, shapes, site, warm
+from machines import image, machine, shapes, shortfall, site, warm
 from machines.places import at_once, purposes
 
-COMMANDS = ("lab", "prepare", "up", "fleet", "site", "reset", "reboot", "down", "status", "ssh", "shapes")
+COMMANDS = ("lab", "prepare", "up", "fleet", "site", "reset", "reboot", "down", "status", "ssh", "shapes", "shortfall")
 EPILOG = """Commands:
   prepare            install the packages that are missing and make the image
   up SHAPE...        start clean machines and wait for them; NAME=SHAPE names one otherwise than its shape
@@ -33,6 +33,7 @@ EPILOG = """Commands:
   status             what runs
   ssh NAME [COMMAND] log in to one, or run a command there
   shapes             the shapes there are, and why
+  shortfall [write]  who says what when there are fewer huge pages than asked for: the table of docs/tuning.md
 
 Inventory: build/lab/PURPOSE/inventory.yml. Environment: NUMAPIN_SUITE (Debian suite of the image, default bookworm),
 NUMAPIN_LAB_ACCELERATOR (kvm or tcg, default: kvm where the processor offers it)."""
@@ -79,6 +80,8 @@ def act(command: str, purpose: str, words: list[str]) -> int:
         status()
     elif command == "ssh":
         log_in(purpose, words)
+    elif command == "shortfall":
+        shortfall.compare("write" in words)
     else:
         for name in shapes.names():
             print(f"{name:<12} {shapes.read(name).reason}")

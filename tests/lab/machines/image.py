@@ -57,6 +57,7 @@ PACKAGES = [
     "ethtool",
     "irqbalance",
     "nginx",
+    "tuned",
 ]
 # The initrd is our own (see image/build-disk), and nobody reads manuals here.
 LEFT_OUT = ["/etc/kernel/postinst.d/initramfs-tools", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/doc/*"]

@@ -12,9 +12,9 @@ from ansible_collections.numapin.inference.plugins.module_utils import _boot_par
 from ansible_collections.numapin.inference.plugins.module_utils._boot_parameters import (
     BootParameters,
     BootParametersError,
-    Done,
 )
 from ansible_collections.numapin.inference.plugins.module_utils._commands import Result
+from ansible_collections.numapin.inference.plugins.module_utils._done import Done
 from ansible_collections.numapin.inference.plugins.module_utils._files import FileSet
 from ansible_collections.numapin.inference.plugins.module_utils._host import Host
 from ansible_collections.numapin.inference.plugins.module_utils._snapshot import Snapshot
@@ -72,7 +72,7 @@ def test_grub_gets_a_file_of_its_own_and_loses_it_again(root: Path, commands: Co
     file = root / "grub.d/90-numapin.cfg"
     assert give(root, commands, HUGE, check_mode=True).files.changed
     assert (file.exists(), commands.called) == (False, [])
-    assert give(root, commands, HUGE).not_yet == ["hugepages=0:8,1:8"]
+    assert give(root, commands, HUGE).result["not_yet"] == ["hugepages=0:8,1:8"]
     assert file.read_text(encoding="utf-8").splitlines()[1] == (
         'GRUB_CMDLINE_LINUX_DEFAULT="$GRUB_CMDLINE_LINUX_DEFAULT hugepagesz=1G hugepages=0:8,1:8"'
     )

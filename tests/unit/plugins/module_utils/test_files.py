@@ -13,16 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.numapin.inference.plugins.module_utils import _commands, _files
-from ansible_collections.numapin.inference.plugins.module_utils._files import (
+from ansible_collections.numapin.inference.plugins.module_utils import _commands
+from ansible_collections.numapin.inference.plugins.module_utils._file_diff import diff
+from ansible_collections.numapin.inference.plugins.module_utils._file_entries import (
     FilesError,
-    FileSet,
     WantedDirectory,
     WantedFile,
-    diff,
     parse_mode,
-    validate,
 )
+from ansible_collections.numapin.inference.plugins.module_utils._file_manifest import union
+from ansible_collections.numapin.inference.plugins.module_utils._file_plan import Plan
+from ansible_collections.numapin.inference.plugins.module_utils._file_stage import validate
+from ansible_collections.numapin.inference.plugins.module_utils._files import FileSet
 
 
 def file_set(tmp_path: Path, name: str = "one") -> FileSet:
@@ -44,7 +46,7 @@ def snapshot(root: Path) -> dict[str, tuple[int, bytes | None]]:
     }
 
 
-def put(files: FileSet, wanted: list[WantedFile], directories: t.Sequence[WantedDirectory] = ()) -> _files.Plan:
+def put(files: FileSet, wanted: list[WantedFile], directories: t.Sequence[WantedDirectory] = ()) -> Plan:
     plan = files.plan(wanted, directories)
     files.apply(plan)
     return plan
@@ -187,7 +189,7 @@ def test_a_run_killed_half_way_keeps_the_original(tmp_path: Path) -> None:
     files = file_set(tmp_path)
     plan = files.plan([text(tmp_path / "a", "ours")])
     files._keep_originals(plan.taken_over)
-    files._write_manifest(_files._union(plan.manifest_before, plan.manifest_after))
+    files._write_manifest(union(plan.manifest_before, plan.manifest_after))
     (tmp_path / "a").write_text("ours")  # ... and killed here
     assert not put(file_set(tmp_path), [text(tmp_path / "a", "ours")]).changed
     put(file_set(tmp_path), [])

@@ -13,9 +13,10 @@ import pytest
 
 from ansible_collections.numapin.inference.plugins.module_utils import _hugetlb_boot, _hugetlb_mount, _hugetlb_state
 from ansible_collections.numapin.inference.plugins.module_utils._commands import Result
+from ansible_collections.numapin.inference.plugins.module_utils._done import Done
 from ansible_collections.numapin.inference.plugins.module_utils._files import FileSet
 from ansible_collections.numapin.inference.plugins.module_utils._hugetlb import HugetlbError
-from ansible_collections.numapin.inference.plugins.module_utils._hugetlb_state import Done, Hugepages, Wish
+from ansible_collections.numapin.inference.plugins.module_utils._hugetlb_state import Hugepages, Wish
 from ansible_collections.numapin.inference.plugins.module_utils._snapshot import Snapshot
 from ansible_collections.numapin.inference.plugins.module_utils._systemd import Systemd
 from ansible_collections.numapin.inference.tests.unit.plugins.module_utils import trees

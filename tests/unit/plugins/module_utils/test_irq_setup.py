@@ -16,7 +16,8 @@ import typing as t
 import pytest
 
 from ansible_collections.numapin.inference.plugins.module_utils import _commands, _irqbalance
-from ansible_collections.numapin.inference.plugins.module_utils._files import FileSet, Plan
+from ansible_collections.numapin.inference.plugins.module_utils._file_plan import Plan
+from ansible_collections.numapin.inference.plugins.module_utils._files import FileSet
 from ansible_collections.numapin.inference.plugins.module_utils._irq_setup import PROGRAM, UNIT, Leftovers, Setup
 from ansible_collections.numapin.inference.plugins.module_utils._irq_state import Originals
 from ansible_collections.numapin.inference.plugins.module_utils._irqs import IrqError

@@ -10,10 +10,10 @@ import pytest
 
 from ansible_collections.numapin.inference.plugins.module_utils import _kernel_settings
 from ansible_collections.numapin.inference.plugins.module_utils._commands import Result
+from ansible_collections.numapin.inference.plugins.module_utils._done import Done
 from ansible_collections.numapin.inference.plugins.module_utils._files import FileSet
 from ansible_collections.numapin.inference.plugins.module_utils._host import Host
 from ansible_collections.numapin.inference.plugins.module_utils._kernel_settings import (
-    Done,
     KernelSettings,
     KernelSettingsError,
     parse_wanted,
@@ -266,6 +266,9 @@ def test_sysctls_of_tuned_fight_only_where_they_win(root: Path, monkeypatch: pyt
     trees.write(root / BALANCING, "1\n")
     assert found() == (["kernel.numa_balancing is 1, tuned was 0", f"{sentence}, tuned was 0"], [])
     trees.write(root / BALANCING, "0\n")
+    trees.write(root / "etc/sysctl.d/99-x.conf", "kernel.numa_balancing=1\n")
+    assert found()[0][-1:] == [f"{sentence}, tuned was 0"]
+    (root / "etc/sysctl.d/99-x.conf").unlink()
     trees.write(root / "etc/tuned/tuned-main.conf", "# x\nreapply_sysctl = 0\n")
     assert found() == ([f"{sentence}, tuned was 0"], [])
 

@@ -189,6 +189,7 @@ def test_a_large_machine(tmp_path: Path) -> None:
     assert len(load) == 384
 
 
+# `make units` and CI install strace; plain pytest on a contributor's machine goes without.
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 def test_check_mode_writes_nothing(tmp_path: Path) -> None:
     """Traced: no file is opened to write, made, renamed or removed."""
