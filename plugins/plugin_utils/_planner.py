@@ -98,6 +98,7 @@ def plan_host(
                 **_instance(slot, machine, shares[slot.name]),
                 "host": host,
                 "port": ports[slot.name],
+                "url": _url(address, ports[slot.name]),
                 "reasons": [*reasons_of(slot, slots, machine, shares[slot.name]), port_reasons[slot.name]],
             }
             for slot in slots
@@ -129,6 +130,11 @@ def _kept(given: Settings, host: str) -> Kept:
     if problems:
         raise PlanError(host, problems)
     return Kept(cpus, given.housekeeping_cores, given.balancer_cores, given.reserved_memory_mib)
+
+
+def _url(address: str, port: int) -> str:
+    """Where an instance answers; an IPv6 address stands in brackets."""
+    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
 
 
 def _balancer(machine: Machine) -> dict[str, t.Any] | None:

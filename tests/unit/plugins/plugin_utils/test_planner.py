@@ -398,6 +398,7 @@ def test_the_whole_plan_of_a_gpu_host() -> None:
                 "pipeline_parallel_size": 1,
                 "numa_bind_nodes": [],
                 "port": 8000,
+                "url": "http://192.0.2.11:8000",
                 "weight": 2,
                 "housekeeping_cpus": "0,8",
                 "arguments": {"max-model-len": 8192},
@@ -420,6 +421,11 @@ def test_the_whole_plan_of_a_gpu_host() -> None:
         ],
         "warnings": [],
     }
+
+
+def test_an_ipv6_address_stands_in_brackets() -> None:
+    (entry,) = plan(machine({0: "0-3"}), model(port=9000), address="2001:db8::1")["instances"]
+    assert entry["url"] == "http://[2001:db8::1]:9000"
 
 
 def test_cpu_instances_name_the_first_thread_of_every_core() -> None:
