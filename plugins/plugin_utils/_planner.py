@@ -31,6 +31,13 @@ from ansible_collections.numapin.inference.plugins.plugin_utils._placing import 
 from ansible_collections.numapin.inference.plugins.plugin_utils._ports import give_ports
 from ansible_collections.numapin.inference.plugins.plugin_utils._reasons import reasons_of
 
+NO_FENCE = (
+    "systemd cannot fence the instances in, as cgroup v2 has no cpuset controller here (cgroup v1 or hybrid): they start on"
+    " their CPUs and memory nodes (CPUAffinity and NUMAPolicy, or numactl, work), but AllowedCPUs and AllowedMemoryNodes are"
+    " not enforced, so that nothing keeps a process there that moves itself; numapin-verify.timer watches for that instead."
+    " The kernel parameter systemd.unified_cgroup_hierarchy=1 makes it cgroup v2"
+)
+
 
 class PlanError(NumapinError):
     """The wishes do not fit the host; ``problems`` holds what was asked, what there is and what would help."""
@@ -81,6 +88,8 @@ def plan_host(
     shares = {slot.name: share_cores(slot, machine, cores[slot.name], given.api_server_cores) for slot in slots}
     if not wanted:
         warnings.insert(0, "vllm_models is empty: this host serves nothing")
+    if slots and machine.fenced is False:
+        warnings.append(NO_FENCE)
     return {
         "host": host,
         "address": address,
@@ -149,6 +158,15 @@ def _balancer(machine: Machine) -> dict[str, t.Any] | None:
     return None
 
 
+def _cpus_on(node_id: int | None, share: Share, machine: Machine) -> str:
+    """The instance's CPUs on one of its nodes.
+
+    vLLM gives a worker all CPUs of its node, or some that it deems fast, where it is not told which.
+    """
+    there = {core for node in machine.nodes if node.id == node_id for core in node.cores}
+    return format_cpulist(flatten(core for core in share.cores if core in there))
+
+
 def _instance(slot: Slot, machine: Machine, share: Share) -> dict[str, t.Any]:
     """Everything of an instance but its host, port and reasons."""
     wish, model = slot.wish, slot.wish.model
@@ -177,6 +195,9 @@ def _instance(slot: Slot, machine: Machine, share: Share) -> dict[str, t.Any]:
         # Inside one domain systemd places all of an instance; only where its workers are on different nodes does each
         # of them have to be told its own. Interleaved memory is nobody's own.
         "numa_bind_nodes": [gpu.node for gpu in slot.gpus] if wish.spread == "pipeline" else [],
+        "numa_bind_cpus": [_cpus_on(gpu.node, share, machine) for gpu in slot.gpus]
+        if wish.spread == "pipeline"
+        else [],
         "weight": slot.weight,
         "housekeeping_cpus": format_cpulist(flatten(housekeeping)),
         "arguments": dict(model.arguments),
