@@ -680,8 +680,8 @@ ansible_facts:
               returned: success
             cpuset_enforced:
               description:
-                - Whether C(AllowedCPUs) and C(AllowedMemoryNodes) of a unit are enforced, which needs the cpuset controller of
-                  cgroup version 2; V(null) when unknown.
+                - Whether C(AllowedCPUs) and C(AllowedMemoryNodes) of a unit are enforced, which needs the cpuset
+                  controller of cgroup version 2; V(null) when unknown.
               type: bool
               returned: success
             isolated_cpus:

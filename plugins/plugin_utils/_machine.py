@@ -52,8 +52,8 @@ class Node:
 class Machine:
     """All there is to plan with. ``unusable`` says for every other node why it takes no instance.
 
-    ``packages`` are the usable nodes by package; nodes that share packages are one entry. ``fenced``: whether systemd can
-    keep a unit on its CPUs and memory nodes; ``None`` when the facts do not say.
+    ``packages`` are the usable nodes by package; nodes that share packages are one entry. ``fenced``: whether systemd
+    can keep a unit on its CPUs and memory nodes; ``None`` when the facts do not say.
     """
 
     nodes: tuple[Node, ...]

@@ -32,10 +32,10 @@ from ansible_collections.numapin.inference.plugins.plugin_utils._ports import gi
 from ansible_collections.numapin.inference.plugins.plugin_utils._reasons import reasons_of
 
 NO_FENCE = (
-    "systemd cannot fence the instances in, as cgroup v2 has no cpuset controller here (cgroup v1 or hybrid): they start on"
-    " their CPUs and memory nodes (CPUAffinity and NUMAPolicy, or numactl, work), but AllowedCPUs and AllowedMemoryNodes are"
-    " not enforced, so that nothing keeps a process there that moves itself; numapin-verify.timer watches for that instead."
-    " The kernel parameter systemd.unified_cgroup_hierarchy=1 makes it cgroup v2"
+    "systemd cannot fence the instances in: cgroup v2 has no cpuset controller here (cgroup v1, or hybrid). They start"
+    " on their CPUs and memory nodes (CPUAffinity and NUMAPolicy, or numactl, work), but AllowedCPUs and"
+    " AllowedMemoryNodes are not enforced, so nothing keeps a process there that moves itself; numapin-verify.timer"
+    " watches instead. With the kernel parameter systemd.unified_cgroup_hierarchy=1 the host has cgroup v2"
 )
 
 
@@ -172,6 +172,9 @@ def _instance(slot: Slot, machine: Machine, share: Share) -> dict[str, t.Any]:
     wish, model = slot.wish, slot.wish.model
     housekeeping = [core for node_id in slot.nodes for core in machine.node(node_id).housekeeping]
     on_cpu = wish.device == "cpu"
+    # Inside one domain an instance is placed as a whole; only where its workers are on different nodes does vLLM have to
+    # tell each of them its own. Interleaved memory is nobody's own.
+    bound = slot.gpus if wish.spread == "pipeline" else ()
     return {
         "name": slot.name,
         "model": model.name,
@@ -192,12 +195,8 @@ def _instance(slot: Slot, machine: Machine, share: Share) -> dict[str, t.Any]:
         "gpus": [gpu.key for gpu in slot.gpus],
         "tensor_parallel_size": wish.tensor,
         "pipeline_parallel_size": wish.pipeline,
-        # Inside one domain systemd places all of an instance; only where its workers are on different nodes does each
-        # of them have to be told its own. Interleaved memory is nobody's own.
-        "numa_bind_nodes": [gpu.node for gpu in slot.gpus] if wish.spread == "pipeline" else [],
-        "numa_bind_cpus": [_cpus_on(gpu.node, share, machine) for gpu in slot.gpus]
-        if wish.spread == "pipeline"
-        else [],
+        "numa_bind_nodes": [gpu.node for gpu in bound],
+        "numa_bind_cpus": [_cpus_on(gpu.node, share, machine) for gpu in bound],
         "weight": slot.weight,
         "housekeeping_cpus": format_cpulist(flatten(housekeeping)),
         "arguments": dict(model.arguments),

@@ -58,9 +58,8 @@ def render(name: str, instance: dict[str, t.Any], **options: t.Any) -> str:
         **options,
     }
     text = (ROLE / "templates" / name).read_text(encoding="utf-8")
-    return str(
-        Templar(loader=DataLoader(), variables=variables).template(trust_as_template(text), escape_backslashes=False)
-    )
+    templar = Templar(loader=DataLoader(), variables=variables)
+    return str(templar.template(trust_as_template(text), escape_backslashes=False))
 
 
 def placement(facts: Facts, binding: str = "systemd", **keys: t.Any) -> dict[str, str]:
@@ -169,6 +168,10 @@ def test_numactl_widens_before_taskset_narrows(keys: Facts, bound: str) -> None:
     assert chosen(found, *fence) == chosen(systemd, *fence)
 
 
+def shell(script: str) -> str:
+    return subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True, timeout=20).stdout
+
+
 def test_values_of_the_environment_are_whole() -> None:
     odd = "a \"quoted\" \\ 100 % 'word' $HOME"
     instance = first_instance(cpu_only(), environment={"ODD": odd})
@@ -176,10 +179,7 @@ def test_values_of_the_environment_are_whole() -> None:
     assert found["ODD"] == odd.replace("%", "%%")
     script = render("launch.sh.j2", instance)
     (line,) = [line for line in script.splitlines() if line.startswith("export ODD=")]
-    done = subprocess.run(
-        ["sh", "-c", f'{line}\nprintf %s "$ODD"'], capture_output=True, text=True, check=True, timeout=20
-    )
-    assert done.stdout == odd
+    assert shell(f'{line}\nprintf %s "$ODD"') == odd
 
 
 def launch(path: Path, user: str | None) -> tuple[int, str]:
@@ -221,7 +221,4 @@ def test_a_shell_reads_secrets_as_systemd_does(tmp_path: Path) -> None:
     odd = "a \"quoted\" \\ `id` 'word' $HOME # 100 %"
     path = tmp_path / "env"
     path.write_text(render("instance.env.j2", {}, vllm_secret_environment={"ODD": odd}), encoding="utf-8")
-    done = subprocess.run(
-        ["sh", "-c", f'. {path}; printf %s "$ODD"'], capture_output=True, text=True, check=True, timeout=20
-    )
-    assert done.stdout == odd
+    assert shell(f'. {path}; printf %s "$ODD"') == odd

@@ -33,6 +33,7 @@ METAL = {"proc/cpuinfo": "processor\t: 0\nflags\t\t: fpu vme hypervisors\n"}
 GUEST = {"proc/cpuinfo": "processor\t: 0\nflags\t\t: fpu vme hypervisor ssse3\n\nprocessor\t: 1\n"}
 ARM = {"proc/cpuinfo": "processor\t: 0\nFeatures\t: fp asimd\n"}
 # A host's own cgroup trees: unified, hybrid, and version 1 alone.
+NOTHING_KNOWN = Kernel(*[None] * 10, Irqbalance(None), Tuned(None, None))
 UNIFIED = {"sys/fs/cgroup/cgroup.controllers": "cpuset cpu\n", "sys/fs/cgroup/system.slice/cgroup.procs": ""}
 HYBRID = {
     "sys/fs/cgroup/cpuset/tasks": "1\n",
@@ -96,8 +97,7 @@ def test_everything(tmp_path: Path) -> None:
 
 
 def test_nothing(tmp_path: Path) -> None:
-    unknown = Kernel(None, None, None, None, None, None, None, None, None, None, Irqbalance(None), Tuned(None, None))
-    assert read(tmp_path, {}) == unknown
+    assert read(tmp_path, {}) == NOTHING_KNOWN
 
 
 @pytest.mark.parametrize(
@@ -121,9 +121,7 @@ def test_damaged_files(tmp_path: Path) -> None:
         "proc/cpuinfo": "flags",
     }
     kernel, warnings = read_with_warnings(tmp_path, damaged)
-    assert kernel == Kernel(
-        None, None, None, None, None, None, None, None, None, None, Irqbalance(None), Tuned(None, None)
-    )
+    assert kernel == NOTHING_KNOWN
     assert len(warnings) == 1
     assert warnings[0].startswith("/sys/devices/system/cpu/isolated: '1-x' in the CPU list '1-x' is wrong")
 
