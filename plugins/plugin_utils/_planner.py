@@ -172,8 +172,8 @@ def _instance(slot: Slot, machine: Machine, share: Share) -> dict[str, t.Any]:
     wish, model = slot.wish, slot.wish.model
     housekeeping = [core for node_id in slot.nodes for core in machine.node(node_id).housekeeping]
     on_cpu = wish.device == "cpu"
-    # Inside one domain an instance is placed as a whole; only where its workers are on different nodes does vLLM have to
-    # tell each of them its own. Interleaved memory is nobody's own.
+    # Inside one domain an instance is placed as a whole; only where its workers are on different nodes does vLLM have
+    # to tell each of them its own. Interleaved memory is nobody's own.
     bound = slot.gpus if wish.spread == "pipeline" else ()
     return {
         "name": slot.name,

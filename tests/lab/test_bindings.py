@@ -158,11 +158,8 @@ def processes(story: Story, unit: str) -> dict[str, tuple[set[str], list[float]]
     cpus: dict[str, set[str]] = {}
     for words in (line.split() for line in said if line.startswith("cpus ")):
         cpus.setdefault(words[1], set()).add(words[2])
-    mib = {
-        row[1]: [float(row[2]), float(row[3])]
-        for line in said
-        if (row := re.match(r"(\d+) \(.*\) +(\S+) +(\S+) +\S+$", line))
-    }
+    rows = re.findall(r"^(\d+) \(.*\) +([\d.]+) +([\d.]+) +[\d.]+$", story.said["look"], re.MULTILINE)
+    mib = {pid: [float(first), float(second)] for pid, first, second in rows}
     found = [line.split(maxsplit=3)[1:] for line in said if line.startswith("process ")]
     return {command.strip(): (cpus[pid], mib[pid]) for pid, name, command in found if name == unit}
 

@@ -129,3 +129,11 @@ def test_memory_is_on_the_plans_nodes(site: t.Any) -> None:
         there = sum(kib for node, kib in totals.items() if node in entry["memory_nodes"])
         assert there > 500 * 1024, f"{name}: {entry['name']} holds {totals} KiB per node, hardly a vLLM"
         assert there >= 0.99 * sum(totals.values()), f"{name}: {entry['name']} has its memory on {totals} KiB per node"
+
+
+def test_a_host_that_systemd_cannot_fence_is_told(site: t.Any) -> None:
+    """The plan play prints the warnings of the plan; without the cpuset controller one of them says what that means."""
+    for name in site.inference:
+        controllers = site.hosts[name].check_output("cat /sys/fs/cgroup/cgroup.controllers 2>/dev/null || true").split()
+        told = [line for line in site.plans[name]["warnings"] if "systemd cannot fence the instances in" in line]
+        assert len(told) == (0 if "cpuset" in controllers else 1), f"{name} has {controllers}, and its plan says {told}"
