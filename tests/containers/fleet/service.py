@@ -42,23 +42,7 @@ def up(purpose: str, settings: Settings) -> Service:
             "load_balancers": {"load_balancer_port": PORT, "load_balancer_upstream_header": True},
             "all": {"vllm_api_key": "{{ lookup('ansible.builtin.file', inventory_dir ~ '/api_key') }}"},
             "inference": {
-                "vllm_models": [
-                    {
-                        "name": MODEL,
-                        "source": MODEL_SOURCE,
-                        "instances": 1,
-                        "device": "cpu",
-                        # Left alone, vLLM 0.32 makes float32 bfloat16, and that dies of an illegal instruction on
-                        # processors with AMX. float32 is what every processor computes with.
-                        "arguments": {
-                            "load-format": "dummy",
-                            "enforce-eager": True,
-                            "max-model-len": 4096,
-                            "dtype": "float32",
-                        },
-                        "environment": {"VLLM_CPU_KVCACHE_SPACE": "1"},
-                    }
-                ],
+                "vllm_models": [model()],
                 "vllm_install_method": "existing",
                 "vllm_existing_python": VLLM_PYTHON,
                 # The two hosts share this machine's CPUs: each is told which belong to the other.
@@ -69,6 +53,20 @@ def up(purpose: str, settings: Settings) -> Service:
     )
     balancer = next(host for host in running if host.name == BALANCER)
     return Service(files, f"http://{balancer.address}:{PORT}/v1" if PORT != 80 else f"http://{balancer.address}/v1")
+
+
+def model() -> dict[str, object]:
+    """The entry of ``vllm_models``: one instance on the CPU."""
+    return {
+        "name": MODEL,
+        "source": MODEL_SOURCE,
+        "instances": 1,
+        "device": "cpu",
+        # Left alone, vLLM 0.32 makes float32 bfloat16, and that dies of an illegal instruction on processors with AMX.
+        # float32 is what every processor computes with.
+        "arguments": {"load-format": "dummy", "enforce-eager": True, "max-model-len": 4096, "dtype": "float32"},
+        "environment": {"VLLM_CPU_KVCACHE_SPACE": "1"},
+    }
 
 
 def make_api_key(purpose: str) -> None:
