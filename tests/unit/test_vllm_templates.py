@@ -98,21 +98,21 @@ def test_an_instance_inside_a_node() -> None:
 
 
 def test_a_pipeline_over_nodes() -> None:
-    keys = {"tensor_parallel_size": 8, "spanning": "pipeline"}
+    keys: Facts = {"tensor_parallel_size": 8, "spanning": "pipeline"}
     assert chosen(placement(eight_gpus(), **keys), *FENCE) == [BOTH, BOTH, "bind", "0,1", "0,1"]
     nodes, cpus = [0, 0, 0, 0, 1, 1, 1, 1], ["1-31,65-95"] * 4 + ["33-63,97-127"] * 4
     assert chosen(config(eight_gpus(), **keys), *PARALLEL) == [4, 2, True, nodes, cpus]
 
 
 def test_a_group_interleaved_over_nodes() -> None:
-    keys = {"tensor_parallel_size": 8, "spanning": "interleave"}
+    keys: Facts = {"tensor_parallel_size": 8, "spanning": "interleave"}
     assert chosen(placement(eight_gpus(), **keys), *FENCE) == [BOTH, BOTH, "interleave", "0,1", "0,1"]
     assert chosen(config(eight_gpus(), **keys), *PARALLEL) == [8, 1, None, None, None]
 
 
 def test_a_package() -> None:
     facts = machine({0: "0-3", 1: "4-7"}, [gpu(0, 0), gpu(1, 1)], packages=[[0, 1]])
-    keys = {"tensor_parallel_size": 2, "scope": "package"}
+    keys: Facts = {"tensor_parallel_size": 2, "scope": "package"}
     assert chosen(placement(facts, **keys), *FENCE) == ["1-3,5-7", "1-3,5-7", "bind", "0,1", "0,1"]
     assert chosen(config(facts, **keys), *PARALLEL) == [2, 1, None, None, None]
 

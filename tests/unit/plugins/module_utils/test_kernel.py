@@ -33,7 +33,8 @@ METAL = {"proc/cpuinfo": "processor\t: 0\nflags\t\t: fpu vme hypervisors\n"}
 GUEST = {"proc/cpuinfo": "processor\t: 0\nflags\t\t: fpu vme hypervisor ssse3\n\nprocessor\t: 1\n"}
 ARM = {"proc/cpuinfo": "processor\t: 0\nFeatures\t: fp asimd\n"}
 # A host's own cgroup trees: unified, hybrid, and version 1 alone.
-NOTHING_KNOWN = Kernel(*[None] * 10, Irqbalance(None), Tuned(None, None))
+UNKNOWN = (None, None, None, None, None, None, None, None, None, None)
+NOTHING_KNOWN = Kernel(*UNKNOWN, Irqbalance(None), Tuned(None, None))
 UNIFIED = {"sys/fs/cgroup/cgroup.controllers": "cpuset cpu\n", "sys/fs/cgroup/system.slice/cgroup.procs": ""}
 HYBRID = {
     "sys/fs/cgroup/cpuset/tasks": "1\n",
