@@ -35,6 +35,10 @@ def up(purpose: str, settings: Settings) -> Service:
     running = hosts.up(purpose, wanted, settings)
     make_api_key(purpose)
     reserved = cpus.reserved_for_each(len(INFERENCE_HOSTS))
+    own = {name: {"vllm_reserved_cpus": text} for name, text in zip(INFERENCE_HOSTS, reserved, strict=True)}
+    if purpose == "molecule":
+        # The role has to install numactl there: the image has none.
+        own[INFERENCE_HOSTS[1]]["vllm_binding"] = "numactl"
     files = inventory.write(
         purpose,
         running,
@@ -49,7 +53,7 @@ def up(purpose: str, settings: Settings) -> Service:
                 "vllm_housekeeping_cores": 0,
             },
         },
-        {name: {"vllm_reserved_cpus": text} for name, text in zip(INFERENCE_HOSTS, reserved, strict=True)},
+        own,
     )
     balancer = next(host for host in running if host.name == BALANCER)
     return Service(files, f"http://{balancer.address}:{PORT}/v1" if PORT != 80 else f"http://{balancer.address}/v1")

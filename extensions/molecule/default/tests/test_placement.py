@@ -137,3 +137,17 @@ def test_a_host_that_systemd_cannot_fence_is_told(site: t.Any) -> None:
         controllers = site.hosts[name].check_output("cat /sys/fs/cgroup/cgroup.controllers 2>/dev/null || true").split()
         told = [line for line in site.plans[name]["warnings"] if "systemd cannot fence the instances in" in line]
         assert len(told) == (0 if "cpuset" in controllers else 1), f"{name} has {controllers}, and its plan says {told}"
+
+
+def test_numactl_binds_one_host_and_systemd_the_other(site: t.Any) -> None:
+    """All that is looked at above holds for either; the memory policy is the kernel's word for it."""
+    for name, entry in site.instances():
+        host = site.hosts[name]
+        shown = host.check_output(f"systemctl show --property=CPUAffinity,ExecStart {entry['unit']}")
+        by_numactl = f"/usr/bin/numactl --cpunodebind=0 --membind=0 /usr/bin/taskset --cpu-list {entry['cpus']} "
+        assert (by_numactl in shown) is (name == "inference2"), shown
+        assert ("CPUAffinity=" + entry["cpus"] in shown) is (name != "inference2"), shown
+        worker = next(p for p in processes_of(scan(host), entry["unit"]) if p.command.startswith("VLLM::Worker"))
+        policies = host.check_output(f"awk '/ heap /' /proc/{worker.pid}/numa_maps | cut -d' ' -f2").split()
+        assert policies == ["bind:0"] * len(policies), f"{name}: {policies}"
+        assert policies
