@@ -104,7 +104,7 @@ echo ==== end
 kill -TERM $pid
 wait $pid
 echo "status $?"
-grep -c -F '{SECRET}' $script
+grep -c -F '{SECRET}' $script || true
 """
 
 
@@ -119,6 +119,7 @@ class Story:
     def shell(self, name: str, script: str) -> None:
         """Run a script in the machine and note what it said."""
         self.said[name] = self._machine.run(script)
+        (NOTES / f"{name}.txt").write_text(self.said[name], encoding="utf-8")
 
     def play(self, name: str, models: list[dict[str, t.Any]]) -> None:
         """Serve these models."""
