@@ -50,19 +50,19 @@ TOKENS = (50, 250)
 START_SECONDS = 300
 # A copy of both instances: what places them is put back to what systemd and vLLM do by themselves.
 COPY = r"""
-for node in 1 2; do
-    from=pinned-n0; [ $node = 1 ] || from=pinned-n0-2
-    name=$1-$node port=$(($2 + node - 1))
+number=0
+for config in /etc/vllm/pinned-*.yaml; do
+    from=$(basename $config .yaml) name=$1-$number port=$(($2 + number)) number=$((number + 1))
     install -d /etc/systemd/system/vllm@$name.service.d
     sed -E "s/^(CPUAffinity|NUMAMask|AllowedCPUs|AllowedMemoryNodes)=.*/\1=/; s/^NUMAPolicy=.*/NUMAPolicy=default/
         s/(VLLM_CPU_OMP_THREADS_BIND)=[^\"]*/\1=$3/; /CPU_VISIBLE_MEMORY_NODES/d; s/$from\b/$name/g" \
         /etc/systemd/system/vllm@$from.service.d/placement.conf >/etc/systemd/system/vllm@$name.service.d/placement.conf
-    sed -E "s/^port:.*/port: $port/" /etc/vllm/$from.yaml >/etc/vllm/$name.yaml
-    chgrp vllm /etc/vllm/$name.yaml
+    sed -E "s/^port:.*/port: $port/" $config >/etc/vllm/$name.yaml
     cp /etc/vllm/$from.env /etc/vllm/$name.env
+    units="$units vllm@$name"
 done
 systemctl daemon-reload
-systemctl start vllm@$1-1 vllm@$1-2
+systemctl start $units
 """
 
 
@@ -88,7 +88,7 @@ def deployed() -> c.Iterator[str]:
             show(command, timeout_seconds=900, environment=environment)
         for number, (name, binding) in enumerate(COPIES.items(), 1):
             with step(f"Starting two more: {name}"):
-                script = f"set -eu -- {name} {port_of(number)} {binding}\n{COPY}"
+                script = f"set -e -- {name} {port_of(number)} {binding}\n{COPY}"
                 podman("exec", "--interactive", host.container, "sh", stdin=script)
                 for port in ports(name):
                     wait_until_healthy(host.address, port)
