@@ -45,7 +45,7 @@ FIRST_PORT = 8000
 PINNED, DEFAULT, FLOATING = "pinned", "default", "floating"
 # What VLLM_CPU_OMP_THREADS_BIND says; what is pinned has its CPUs there.
 COPIES = {DEFAULT: "auto", FLOATING: "nobind"}
-REQUESTS, CONCURRENCY = 24, 8
+REQUESTS, CONCURRENCY = 40, 8
 TOKENS = (50, 250)
 START_SECONDS = 300
 # A copy of both instances: what places them is put back to what systemd and vLLM do by themselves.
