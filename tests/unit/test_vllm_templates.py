@@ -222,3 +222,57 @@ def test_a_shell_reads_secrets_as_systemd_does(tmp_path: Path) -> None:
     path = tmp_path / "env"
     path.write_text(render("instance.env.j2", {}, vllm_secret_environment={"ODD": odd}), encoding="utf-8")
     assert shell(f'. {path}; printf %s "$ODD"') == odd
+
+
+def missing(facts: Facts, found: t.Collection[str] = (), options: Facts | None = None, **keys: t.Any) -> dict[str, str]:
+    """The programs that a host lacks, with their packages, where only ``found`` are there."""
+    names = ("numactl", "taskset", "setpriv")
+    paths = {f"/usr/bin/{name}": {"exists": name in found} for name in names}
+    plan = {"instances": [first_instance(facts, **keys)]}
+    variables = {
+        **role_variables(),
+        "vllm_plan": plan,
+        "__vllm_deployment": {"paths": paths},
+        **(options or {}),
+    }
+    templar = Templar(loader=DataLoader(), variables=variables)
+    answer: dict[str, str] = templar.template(trust_as_template("{{ __vllm_missing_programs }}"))
+    return answer
+
+
+def test_programs_are_installed_only_where_something_needs_them() -> None:
+    pipeline: Facts = {"tensor_parallel_size": 8, "spanning": "pipeline"}
+    numactl, scripts = {"vllm_binding": "numactl"}, {"vllm_launch_scripts": True}
+    both = {"/usr/bin/numactl": "numactl", "/usr/bin/taskset": "util-linux"}
+    assert missing(cpu_only()) == {}
+    assert missing(eight_gpus(), **pipeline) == {"/usr/bin/numactl": "numactl"}
+    assert missing(cpu_only(), options=numactl) == both
+    assert missing(cpu_only(), options=scripts) == {**both, "/usr/bin/setpriv": "util-linux"}
+    assert missing(cpu_only(), ["numactl", "taskset"], options=numactl) == {}
+    assert missing(cpu_only(), ["taskset", "setpriv"], options=scripts) == {"/usr/bin/numactl": "numactl"}
+
+
+@pytest.mark.parametrize(
+    ("numa", "options", "said"),
+    [
+        (False, {"vllm_binding": "numactl"}, "numactl cannot bind on this host: its kernel has no NUMA support"),
+        (False, {}, ""),
+        (True, {"vllm_binding": "numactl"}, ""),
+        (True, {"vllm_secret_environment": {"GOOD_1": "x", "HF-TOKEN": "x"}}, "can have: HF-TOKEN. Allowed are"),
+    ],
+)
+def test_what_cannot_be_bound_or_named_is_refused_in_the_plan(numa: bool, options: Facts, said: str) -> None:
+    instance = first_instance(cpu_only())
+    deployment = {
+        "paths": {
+            instance["source"]: {"exists": True, "is_directory": True},
+            "/proc/self/numa_maps": {"exists": numa},
+        },
+        "python": {"error": None, "vllm": True},
+        "shared_memory_total_mib": None,
+    }
+    planned = {"instances": [instance]}
+    refusals = render("refusals.j2", instance, __vllm_planned=planned, __vllm_deployment=deployment, **options)
+    assert said in refusals
+    # Nothing at all is None there, as in the role.
+    assert bool(said) is (refusals.strip() not in ("", "None"))
