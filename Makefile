@@ -148,8 +148,8 @@ lab-image: $(ENVIRONMENT) # what machines of the lab start from
 lab-facts: lab-image $(DEV) ## numa_facts against numactl, lscpu and lspci, and plans, on virtual machines of six shapes
 	@$(STEP) 15m "lab: facts of six machines and of this one" pytest -q -s tests/lab/test_facts.py tests/lab/test_plans.py
 
-lab-machines: lab-image $(DEV) ## the lab's machines themselves: what can be moved in them and what not, a reset
-	@$(STEP) 10m "lab: machines" pytest -q -s tests/lab/test_machines.py
+lab-machines: lab-image $(DEV) ## a lab's machine: what can be moved in it and what not, a reset; instances over its nodes
+	@$(STEP) 10m "lab: machines, instances over nodes" pytest -q -s tests/lab/test_machines.py tests/lab/test_bindings.py
 
 lab-irqs: lab-image $(DEV) ## irq_affinity on a virtual machine: links, drivers, queues, irqbalance, a reboot
 	@$(STEP) 10m "lab: interrupts placed, kept, put back" pytest -q -s tests/lab/test_irqs.py

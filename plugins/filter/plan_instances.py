@@ -355,10 +355,18 @@ _value:
           description: Node of each of its workers, where vLLM has to bind them because they are on different ones.
           type: list
           elements: int
+        numa_bind_cpus:
+          description: The instance's CPUs on that node for each of these workers, as cpulists.
+          type: list
+          elements: str
         port:
           description: Port it listens on.
           type: int
           sample: 8000
+        url:
+          description: Where it answers.
+          type: str
+          sample: http://192.0.2.11:8000
         weight:
           description: Its share of the requests - the number of its GPUs, or 1 on the CPU.
           type: int

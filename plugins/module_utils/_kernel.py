@@ -100,6 +100,7 @@ class Kernel(t.NamedTuple):
     zone_reclaim_mode: int | None  # bit mask
     transparent_hugepage: str | None  # always | madvise | never
     cgroup_version: int | None  # 2: unified; 1: version 1 controllers, hybrid hosts included
+    cpuset_enforced: bool | None  # AllowedCPUs= and AllowedMemoryNodes= are a fence: version 2 has the controller
     isolated_cpus: str | None
     nohz_full_cpus: str | None
     virtualization: str | None  # as `systemd-detect-virt --vm` prints it: none | kvm | qemu | vmware | amazon | ...
@@ -176,6 +177,7 @@ class _Reader:
             zone_reclaim_mode=self._count_in("/proc/sys/vm/zone_reclaim_mode"),
             transparent_hugepage=self._chosen("/sys/kernel/mm/transparent_hugepage/enabled"),
             cgroup_version=self._cgroup_version(),
+            cpuset_enforced=self._cpuset_enforced(),
             isolated_cpus=self._cpus_in(f"{_CPU}/isolated"),
             nohz_full_cpus=self._cpus_in(f"{_CPU}/nohz_full"),
             virtualization=self._virtualization(),
@@ -196,6 +198,16 @@ class _Reader:
             return None
         # The unified hierarchy has its files at the top; v1 and hybrid hosts have a directory for each controller.
         return 2 if "cgroup.controllers" in self._cgroup_names else 1
+
+    def _cpuset_enforced(self) -> bool | None:
+        """systemd's cpusets need version 2's controller; a container may have a tree of version 2 without it."""
+        version = self._cgroup_version()
+        if version != 2:
+            return None if version is None else False
+        controllers = (self._host.read_text(f"{_CGROUP}/cgroup.controllers", 4096) or "").split()
+        if not controllers and not self._host.is_running_machine:
+            return None  # older captures know the names of these files only
+        return "cpuset" in controllers
 
     def _cpus_in(self, path: str) -> str | None:
         text = self._host.read_text(path)

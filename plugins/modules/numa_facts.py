@@ -663,6 +663,12 @@ ansible_facts:
               description: 2 for the unified hierarchy, 1 for hosts with version 1 controllers (hybrid ones included).
               type: int
               returned: success
+            cpuset_enforced:
+              description:
+                - Whether C(AllowedCPUs) and C(AllowedMemoryNodes) of a unit are enforced, which needs the cpuset
+                  controller of cgroup version 2; V(null) when unknown.
+              type: bool
+              returned: success
             isolated_cpus:
               description: CPUs that the scheduler leaves alone (C(isolcpus)), as a cpulist; V(null) when unknown.
               type: str

@@ -52,7 +52,8 @@ class Node:
 class Machine:
     """All there is to plan with. ``unusable`` says for every other node why it takes no instance.
 
-    ``packages`` are the usable nodes by package; nodes that share packages are one entry.
+    ``packages`` are the usable nodes by package; nodes that share packages are one entry. ``fenced``: whether systemd
+    can keep a unit on its CPUs and memory nodes; ``None`` when the facts do not say.
     """
 
     nodes: tuple[Node, ...]
@@ -61,6 +62,7 @@ class Machine:
     gpus: tuple[Gpu, ...]
     packages: tuple[tuple[int, ...], ...]
     balancer_why: str
+    fenced: bool | None
     warnings: tuple[str, ...]
 
     def node(self, node_id: int) -> Node:
@@ -151,8 +153,16 @@ def read_machine(facts: object, kept: Kept) -> Machine:
         gpus=gpus,
         packages=_packages(facts, [node.id for node in nodes]),
         balancer_why=balancer_why,
+        fenced=_fenced(facts),
         warnings=tuple(warnings),
     )
+
+
+def _fenced(facts: t.Mapping[str, t.Any]) -> bool | None:
+    """Whether units can be fenced in; ``None`` when the facts do not say."""
+    kernel = facts.get("kernel")
+    enforced = kernel.get("cpuset_enforced") if isinstance(kernel, t.Mapping) else None
+    return enforced if isinstance(enforced, bool) else None
 
 
 def _memory_for_instances(entry: t.Mapping[str, t.Any], reserved_mib: int) -> tuple[int | None, str]:

@@ -31,6 +31,13 @@ from ansible_collections.numapin.inference.plugins.plugin_utils._placing import 
 from ansible_collections.numapin.inference.plugins.plugin_utils._ports import give_ports
 from ansible_collections.numapin.inference.plugins.plugin_utils._reasons import reasons_of
 
+NO_FENCE = (
+    "systemd cannot fence the instances in: cgroup v2 has no cpuset controller here (cgroup v1, or hybrid). They start"
+    " on their CPUs and memory nodes (CPUAffinity and NUMAPolicy, or numactl, work), but AllowedCPUs and"
+    " AllowedMemoryNodes are not enforced, so nothing keeps a process there that moves itself; numapin-verify.timer"
+    " watches instead. With the kernel parameter systemd.unified_cgroup_hierarchy=1 the host has cgroup v2"
+)
+
 
 class PlanError(NumapinError):
     """The wishes do not fit the host; ``problems`` holds what was asked, what there is and what would help."""
@@ -81,6 +88,8 @@ def plan_host(
     shares = {slot.name: share_cores(slot, machine, cores[slot.name], given.api_server_cores) for slot in slots}
     if not wanted:
         warnings.insert(0, "vllm_models is empty: this host serves nothing")
+    if slots and machine.fenced is False:
+        warnings.append(NO_FENCE)
     return {
         "host": host,
         "address": address,
@@ -98,6 +107,7 @@ def plan_host(
                 **_instance(slot, machine, shares[slot.name]),
                 "host": host,
                 "port": ports[slot.name],
+                "url": _url(address, ports[slot.name]),
                 "reasons": [*reasons_of(slot, slots, machine, shares[slot.name]), port_reasons[slot.name]],
             }
             for slot in slots
@@ -131,6 +141,11 @@ def _kept(given: Settings, host: str) -> Kept:
     return Kept(cpus, given.housekeeping_cores, given.balancer_cores, given.reserved_memory_mib)
 
 
+def _url(address: str, port: int) -> str:
+    """Where an instance answers; an IPv6 address stands in brackets."""
+    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+
+
 def _balancer(machine: Machine) -> dict[str, t.Any] | None:
     """The cores that are kept for nginx; ``None`` where there are none."""
     for node in machine.nodes:
@@ -143,11 +158,23 @@ def _balancer(machine: Machine) -> dict[str, t.Any] | None:
     return None
 
 
+def _cpus_on(node_id: int | None, share: Share, machine: Machine) -> str:
+    """The instance's CPUs on one of its nodes.
+
+    vLLM gives a worker all CPUs of its node, or some that it deems fast, where it is not told which.
+    """
+    there = {core for node in machine.nodes if node.id == node_id for core in node.cores}
+    return format_cpulist(flatten(core for core in share.cores if core in there))
+
+
 def _instance(slot: Slot, machine: Machine, share: Share) -> dict[str, t.Any]:
     """Everything of an instance but its host, port and reasons."""
     wish, model = slot.wish, slot.wish.model
     housekeeping = [core for node_id in slot.nodes for core in machine.node(node_id).housekeeping]
     on_cpu = wish.device == "cpu"
+    # Inside one domain an instance is placed as a whole; only where its workers are on different nodes does vLLM have
+    # to tell each of them its own. Interleaved memory is nobody's own.
+    bound = slot.gpus if wish.spread == "pipeline" else ()
     return {
         "name": slot.name,
         "model": model.name,
@@ -168,9 +195,8 @@ def _instance(slot: Slot, machine: Machine, share: Share) -> dict[str, t.Any]:
         "gpus": [gpu.key for gpu in slot.gpus],
         "tensor_parallel_size": wish.tensor,
         "pipeline_parallel_size": wish.pipeline,
-        # Inside one domain systemd places all of an instance; only where its workers are on different nodes does each
-        # of them have to be told its own. Interleaved memory is nobody's own.
-        "numa_bind_nodes": [gpu.node for gpu in slot.gpus] if wish.spread == "pipeline" else [],
+        "numa_bind_nodes": [gpu.node for gpu in bound],
+        "numa_bind_cpus": [_cpus_on(gpu.node, share, machine) for gpu in bound],
         "weight": slot.weight,
         "housekeeping_cpus": format_cpulist(flatten(housekeeping)),
         "arguments": dict(model.arguments),

@@ -24,6 +24,7 @@ from contract.questions import COMPLETIONS, Ask, completion
 from contract.scenarios import alive, long_stream, until
 from contract.server import ContractError, Conversation, Engine, Running, descendants, running
 from vllm.double import config_file, metrics, options, processes
+from vllm.double.numa import Binding
 from vllm.double.settings import Settings, SettingsError
 
 HERE = pathlib.Path(__file__).parent
@@ -261,6 +262,33 @@ def test_processes_threads_and_memory_are_where_the_environment_puts_them(double
         assert pathlib.Path(f"/proc/{core}/comm").read_text() == "VLLM::EngineCor\n"
         # The environment is read back from there, also after the command line was overwritten.
         assert b"CUDA_VISIBLE_DEVICES=GPU-0" in pathlib.Path(f"/proc/{core}/environ").read_bytes().split(b"\0")
+
+
+def test_workers_are_bound_where_numa_bind_says(double: Engine) -> None:
+    cpu = max(os.sched_getaffinity(0))
+    bound: dict[str, t.Any] = {"numa_bind": True, "numa_bind_nodes": ["0", "0"], "numa_bind_cpus": [str(cpu)] * 2}
+    with running(double, tensor_parallel_size=2, **bound) as server:
+        for rank in range(2):
+            worker = server.descendant(f"VLLM::Worker_TP{rank}")
+            assert set(thread_cpus(worker)) == {str(cpu)}
+            heap = pathlib.Path(f"/proc/{worker}/numa_maps").read_text(encoding="utf-8")
+            assert " bind:0 " in heap
+        core = server.descendant("VLLM::EngineCore")
+        assert " bind:0 " not in pathlib.Path(f"/proc/{core}/numa_maps").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--numa-bind"], "could not detect the GPU-to-NUMA topology automatically"),
+        (["--numa-bind-nodes", "0", "0"], "numa_bind_nodes and numa_bind_cpus require numa_bind=True"),
+        (["--numa-bind", "--numa-bind-nodes", "0"], "GPU index 1 exceeds numa_bind_nodes size 1"),
+        (["--numa-bind", "--numa-bind-nodes", "0", "0", "--numa-bind-cpus", "0"], "exceeds numa_bind_cpus size 1"),
+    ],
+)
+def test_a_binding_that_does_not_fit_is_refused(arguments: list[str], message: str) -> None:
+    with pytest.raises((ValueError, RuntimeError), match=message):
+        Binding.of(options.parse(arguments), 2)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

@@ -58,6 +58,7 @@ class Figure:
 TASKS = ("python", "tests/figures/facts_speed.py", "tasks", "--rounds", "12")
 FLEET = ("python", "tests/figures/facts_speed.py", "fleet", "--rounds", "3")
 PLANNER = ("python", "tests/figures/planner_speed.py")
+BINDING = ("python", "tests/figures/binding_speed.py", "--rounds", "5")
 IRQS = ("python", "tests/figures/irq_speed.py", "--rounds", "7")
 
 FIGURES = (
@@ -108,6 +109,34 @@ FIGURES = (
         command=PLANNER,
         limit_seconds=120,
         at_most=5.0,
+    ),
+    Figure(
+        name="pinned_over_default",
+        unit="times the tokens per second of vLLM's own placement: two real instances, same load, on this machine",
+        command=BINDING,
+        limit_seconds=1500,
+        at_least=1.1,
+    ),
+    Figure(
+        name="pinned_over_floating",
+        unit="times the tokens per second of threads that float: two real instances, same load, on this machine",
+        command=BINDING,
+        limit_seconds=1500,
+        at_least=2,
+    ),
+    Figure(
+        name="p99_pinned_over_default",
+        unit="times the p99 of the time for an answer with vLLM's own placement, in the same run",
+        command=BINDING,
+        limit_seconds=1500,
+        at_most=1.0,
+    ),
+    Figure(
+        name="p99_pinned_over_floating",
+        unit="times the p99 of the time for an answer with threads that float, in the same run",
+        command=BINDING,
+        limit_seconds=1500,
+        at_most=0.5,
     ),
     Figure(
         name="irq_affinity_over_bare_loop",

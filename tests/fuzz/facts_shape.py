@@ -229,6 +229,7 @@ _kernel = _record(
     zone_reclaim_mode=_or_null(_count),
     transparent_hugepage=_or_null(_name),
     cgroup_version=_or_null(_integer(1, 2)),
+    cpuset_enforced=_or_null(_boolean),
     isolated_cpus=_or_null(_cpulist),
     nohz_full_cpus=_or_null(_cpulist),
     virtualization=_or_null(_name),

@@ -6,6 +6,10 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import subprocess
+import tempfile
 import typing as t
 from pathlib import Path
 
@@ -27,7 +31,8 @@ from ansible_collections.numapin.inference.tests.unit.plugins.plugin_utils.machi
     uuid,
 )
 
-TEMPLATES = Path(__file__).resolve().parents[2] / "roles" / "vllm" / "templates"
+ROLE = Path(__file__).resolve().parents[2] / "roles" / "vllm"
+PYTHON = "/opt/vllm/bin/python"
 
 
 def first_instance(facts: Facts, **keys: t.Any) -> dict[str, t.Any]:
@@ -35,18 +40,38 @@ def first_instance(facts: Facts, **keys: t.Any) -> dict[str, t.Any]:
     return entry
 
 
-def render(name: str, instance: dict[str, t.Any]) -> str:
-    variables = {"instance": instance, "vllm_listen_address": "192.0.2.11", "vllm_shutdown_timeout_seconds": 120}
-    text = (TEMPLATES / name).read_text(encoding="utf-8")
-    return str(Templar(loader=DataLoader(), variables=variables).template(trust_as_template(text)))
+def role_variables() -> dict[str, t.Any]:
+    """Defaults and internal variables of the role, as templates."""
+    found: dict[str, t.Any] = {}
+    for part in ("defaults", "vars"):
+        found |= yaml.safe_load((ROLE / part / "main.yml").read_text(encoding="utf-8"))
+    return {key: trust_as_template(value) if isinstance(value, str) else value for key, value in found.items()}
 
 
-def placement(facts: Facts, **keys: t.Any) -> dict[str, str]:
+def render(name: str, instance: dict[str, t.Any], **options: t.Any) -> str:
+    variables = {
+        **role_variables(),
+        "instance": instance,
+        "vllm_listen_address": "192.0.2.11",
+        "vllm_install_method": "existing",
+        "vllm_existing_python": PYTHON,
+        **options,
+    }
+    text = (ROLE / "templates" / name).read_text(encoding="utf-8")
+    templar = Templar(loader=DataLoader(), variables=variables)
+    return str(templar.template(trust_as_template(text), escape_backslashes=False))
+
+
+def placement(facts: Facts, binding: str = "systemd", **keys: t.Any) -> dict[str, str]:
     """The settings of placement.conf, those of Environment= by the names of their variables."""
-    text = render("placement.conf.j2", first_instance(facts, **keys))
-    pairs = [
-        row.removeprefix("Environment=").partition("=") for row in text.splitlines() if "=" in row and row[0] != "#"
-    ]
+    text = render("placement.conf.j2", first_instance(facts, **keys), vllm_binding=binding)
+    pairs = []
+    for row in text.splitlines():
+        if row.startswith("Environment="):
+            (word,) = shlex.split(row.removeprefix("Environment="))
+            pairs.append(word.partition("="))
+        elif "=" in row and row[0] != "#":
+            pairs.append(row.partition("="))
     return {key: value for key, _equals, value in pairs}
 
 
@@ -60,7 +85,7 @@ def chosen(found: t.Mapping[str, t.Any], *keys: str) -> list[t.Any]:
 
 
 FENCE = ("CPUAffinity", "AllowedCPUs", "NUMAPolicy", "NUMAMask", "AllowedMemoryNodes")
-PARALLEL = ("tensor-parallel-size", "pipeline-parallel-size", "numa-bind", "numa-bind-nodes")
+PARALLEL = ("tensor-parallel-size", "pipeline-parallel-size", "numa-bind", "numa-bind-nodes", "numa-bind-cpus")
 BOTH = "1-31,33-63,65-95,97-127"
 
 
@@ -69,26 +94,27 @@ def test_an_instance_inside_a_node() -> None:
     assert chosen(found, *FENCE) == ["1-31,65-95", "1-31,65-95", "bind", "0", "0"]
     assert found["CUDA_VISIBLE_DEVICES"] == ",".join(uuid(index) for index in range(4))
     # vLLM refuses numa-bind where the process is bound already, and ignores it for a single worker.
-    assert chosen(config(eight_gpus(), tensor_parallel_size=4), *PARALLEL) == [4, 1, None, None]
+    assert chosen(config(eight_gpus(), tensor_parallel_size=4), *PARALLEL) == [4, 1, None, None, None]
 
 
 def test_a_pipeline_over_nodes() -> None:
-    keys = {"tensor_parallel_size": 8, "spanning": "pipeline"}
+    keys: Facts = {"tensor_parallel_size": 8, "spanning": "pipeline"}
     assert chosen(placement(eight_gpus(), **keys), *FENCE) == [BOTH, BOTH, "bind", "0,1", "0,1"]
-    assert chosen(config(eight_gpus(), **keys), *PARALLEL) == [4, 2, True, [0, 0, 0, 0, 1, 1, 1, 1]]
+    nodes, cpus = [0, 0, 0, 0, 1, 1, 1, 1], ["1-31,65-95"] * 4 + ["33-63,97-127"] * 4
+    assert chosen(config(eight_gpus(), **keys), *PARALLEL) == [4, 2, True, nodes, cpus]
 
 
 def test_a_group_interleaved_over_nodes() -> None:
-    keys = {"tensor_parallel_size": 8, "spanning": "interleave"}
+    keys: Facts = {"tensor_parallel_size": 8, "spanning": "interleave"}
     assert chosen(placement(eight_gpus(), **keys), *FENCE) == [BOTH, BOTH, "interleave", "0,1", "0,1"]
-    assert chosen(config(eight_gpus(), **keys), *PARALLEL) == [8, 1, None, None]
+    assert chosen(config(eight_gpus(), **keys), *PARALLEL) == [8, 1, None, None, None]
 
 
 def test_a_package() -> None:
     facts = machine({0: "0-3", 1: "4-7"}, [gpu(0, 0), gpu(1, 1)], packages=[[0, 1]])
-    keys = {"tensor_parallel_size": 2, "scope": "package"}
+    keys: Facts = {"tensor_parallel_size": 2, "scope": "package"}
     assert chosen(placement(facts, **keys), *FENCE) == ["1-3,5-7", "1-3,5-7", "bind", "0,1", "0,1"]
-    assert chosen(config(facts, **keys), *PARALLEL) == [2, 1, None, None]
+    assert chosen(config(facts, **keys), *PARALLEL) == [2, 1, None, None, None]
 
 
 def test_a_mig_device() -> None:
@@ -113,3 +139,140 @@ def test_workers_on_the_cpu(keys: Facts, omp: str, policy: str) -> None:
 
 def test_preferred_memory_is_not_fenced() -> None:
     assert chosen(placement(cpu_only(), memory_policy="preferred"), *FENCE[2:]) == ["preferred", "0", None]
+
+
+NUMACTL, TASKSET = "/usr/bin/numactl --cpunodebind=", "/usr/bin/taskset --cpu-list "
+COMMAND = f"{PYTHON} -m vllm.entrypoints.openai.api_server --config /etc/vllm/{{}}.yaml"
+
+
+@pytest.mark.parametrize(
+    ("keys", "bound"),
+    [
+        ({}, f"{NUMACTL}0 --membind=0 {TASKSET}1-7"),
+        ({"memory_policy": "preferred"}, f"{NUMACTL}0 --preferred=0 {TASKSET}1-7"),
+        ({"memory_policy": "interleave"}, f"{NUMACTL}0 --interleave=0 {TASKSET}1-7"),
+        (
+            {"spanning": "interleave", "memory_mib": 600000},
+            f"{NUMACTL}0,1 --interleave=0,1 {TASKSET}1-7,9-15",
+        ),
+    ],
+)
+def test_numactl_widens_before_taskset_narrows(keys: Facts, bound: str) -> None:
+    found = placement(cpu_only(), binding="numactl", **keys)
+    assert found["ExecStart"] == f"{bound} {COMMAND.format(first_instance(cpu_only(), **keys)['name'])}"
+    # It places the processes, and systemd does not; the fence is systemd's with either.
+    assert chosen(found, "CPUAffinity", "NUMAPolicy", "NUMAMask") == [None, None, None]
+    systemd = placement(cpu_only(), **keys)
+    assert "ExecStart" not in systemd
+    fence = ("AllowedCPUs", "AllowedMemoryNodes", "VLLM_CPU_OMP_THREADS_BIND")
+    assert chosen(found, *fence) == chosen(systemd, *fence)
+
+
+def shell(script: str) -> str:
+    return subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True, timeout=20).stdout
+
+
+def test_values_of_the_environment_are_whole() -> None:
+    odd = "a \"quoted\" \\ 100 % 'word' $HOME"
+    instance = first_instance(cpu_only(), environment={"ODD": odd})
+    found = placement(cpu_only(), environment={"ODD": odd})
+    assert found["ODD"] == odd.replace("%", "%%")
+    script = render("launch.sh.j2", instance)
+    (line,) = [line for line in script.splitlines() if line.startswith("export ODD=")]
+    assert shell(f'{line}\nprintf %s "$ODD"') == odd
+
+
+def launch(path: Path, user: str | None) -> tuple[int, str]:
+    """Run the launch script of an instance that was never deployed: it must refuse before it does anything."""
+    path.write_text(render("launch.sh.j2", first_instance(cpu_only())), encoding="utf-8")
+    path.chmod(0o755)
+    done = subprocess.run([path], capture_output=True, text=True, timeout=20, user=user, check=False)
+    return done.returncode, done.stderr
+
+
+def test_the_launch_script_wants_root() -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        status, said = launch(Path(directory) / "launch", "nobody" if os.geteuid() == 0 else None)
+    assert status == 78
+    assert "run it as root, not as" in said
+    assert "only root can read /etc/vllm/llama-n0.env. vLLM itself will run as user vllm" in said
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the script refuses everybody but root earlier")
+def test_the_launch_script_names_what_is_missing(tmp_path: Path) -> None:
+    status, said = launch(tmp_path / "launch", None)
+    assert status == 78
+    assert "/etc/vllm/llama-n0.env is missing: run the play that deploys llama-n0 on this host again" in said
+
+
+def test_the_launch_script_binds_and_runs_as_the_unit_does() -> None:
+    script = render("launch.sh.j2", first_instance(cpu_only()), vllm_supplementary_groups=["video", "render"])
+    command = script[script.index("\nexec /usr/bin/setpriv") :].replace("\\\n", " ")
+    words = shlex.split(command.replace("$(id -G vllm | tr ' ' ,)", "IDS"))
+    placed = placement(cpu_only(), binding="numactl")["ExecStart"].split()
+    assert words[-len(placed) :] == placed
+    privileges = ["--no-new-privs", "--inh-caps=-all", "--bounding-set=-all"]
+    user = ["--reuid=vllm", "--regid=vllm", "--groups=IDS,video,render"]
+    assert words[: -len(placed)] == ["exec", "/usr/bin/setpriv", *user, *privileges]
+
+
+def test_a_shell_reads_secrets_as_systemd_does(tmp_path: Path) -> None:
+    odd = "a \"quoted\" \\ `id` 'word' $HOME # 100 %"
+    path = tmp_path / "env"
+    path.write_text(render("instance.env.j2", {}, vllm_secret_environment={"ODD": odd}), encoding="utf-8")
+    assert shell(f'. {path}; printf %s "$ODD"') == odd
+
+
+def missing(facts: Facts, found: t.Collection[str] = (), options: Facts | None = None, **keys: t.Any) -> dict[str, str]:
+    """The programs that a host lacks, with their packages, where only ``found`` are there."""
+    names = ("numactl", "taskset", "setpriv")
+    paths = {f"/usr/bin/{name}": {"exists": name in found} for name in names}
+    plan = {"instances": [first_instance(facts, **keys)]}
+    variables = {
+        **role_variables(),
+        "vllm_plan": plan,
+        "__vllm_deployment": {"paths": paths},
+        **(options or {}),
+    }
+    templar = Templar(loader=DataLoader(), variables=variables)
+    answer: dict[str, str] = templar.template(trust_as_template("{{ __vllm_missing_programs }}"))
+    return answer
+
+
+def test_programs_are_installed_only_where_something_needs_them() -> None:
+    pipeline: Facts = {"tensor_parallel_size": 8, "spanning": "pipeline"}
+    numactl, scripts = {"vllm_binding": "numactl"}, {"vllm_launch_scripts": True}
+    both = {"/usr/bin/numactl": "numactl", "/usr/bin/taskset": "util-linux"}
+    assert missing(cpu_only()) == {}
+    assert missing(eight_gpus(), **pipeline) == {"/usr/bin/numactl": "numactl"}
+    assert missing(cpu_only(), options=numactl) == both
+    assert missing(cpu_only(), options=scripts) == {**both, "/usr/bin/setpriv": "util-linux"}
+    assert missing(cpu_only(), ["numactl", "taskset"], options=numactl) == {}
+    assert missing(cpu_only(), ["taskset", "setpriv"], options=scripts) == {"/usr/bin/numactl": "numactl"}
+
+
+@pytest.mark.parametrize(
+    ("numa", "options", "said"),
+    [
+        (False, {"vllm_binding": "numactl"}, "numactl cannot bind on this host: its kernel has no NUMA support"),
+        (False, {}, ""),
+        (True, {"vllm_binding": "numactl"}, ""),
+        (True, {"vllm_secret_environment": {"GOOD_1": "x", "HF-TOKEN": "x"}}, "can have: HF-TOKEN. Allowed are"),
+    ],
+)
+def test_what_cannot_be_bound_or_named_is_refused_in_the_plan(numa: bool, options: Facts, said: str) -> None:
+    instance = first_instance(cpu_only())
+    deployment = {
+        "paths": {
+            instance["source"]: {"exists": True, "is_directory": True},
+            "/proc/self/numa_maps": {"exists": numa},
+        },
+        "python": {"error": None, "vllm": True},
+        "shared_memory_total_mib": None,
+    }
+    planned = {"instances": [instance]}
+    refusals = render("refusals.j2", instance, __vllm_planned=planned, __vllm_deployment=deployment, **options)
+    assert said in refusals
+    # Nothing at all is None there, as in the role.
+    assert bool(said) is (refusals.strip() not in ("", "None"))

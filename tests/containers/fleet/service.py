@@ -35,6 +35,10 @@ def up(purpose: str, settings: Settings) -> Service:
     running = hosts.up(purpose, wanted, settings)
     make_api_key(purpose)
     reserved = cpus.reserved_for_each(len(INFERENCE_HOSTS))
+    own = {name: {"vllm_reserved_cpus": text} for name, text in zip(INFERENCE_HOSTS, reserved, strict=True)}
+    if purpose == "molecule":
+        # The role has to install numactl there: the image has none.
+        own[INFERENCE_HOSTS[1]]["vllm_binding"] = "numactl"
     files = inventory.write(
         purpose,
         running,
@@ -42,33 +46,31 @@ def up(purpose: str, settings: Settings) -> Service:
             "load_balancers": {"load_balancer_port": PORT, "load_balancer_upstream_header": True},
             "all": {"vllm_api_key": "{{ lookup('ansible.builtin.file', inventory_dir ~ '/api_key') }}"},
             "inference": {
-                "vllm_models": [
-                    {
-                        "name": MODEL,
-                        "source": MODEL_SOURCE,
-                        "instances": 1,
-                        "device": "cpu",
-                        # Left alone, vLLM 0.32 makes float32 bfloat16, and that dies of an illegal instruction on
-                        # processors with AMX. float32 is what every processor computes with.
-                        "arguments": {
-                            "load-format": "dummy",
-                            "enforce-eager": True,
-                            "max-model-len": 4096,
-                            "dtype": "float32",
-                        },
-                        "environment": {"VLLM_CPU_KVCACHE_SPACE": "1"},
-                    }
-                ],
+                "vllm_models": [model()],
                 "vllm_install_method": "existing",
                 "vllm_existing_python": VLLM_PYTHON,
                 # The two hosts share this machine's CPUs: each is told which belong to the other.
                 "vllm_housekeeping_cores": 0,
             },
         },
-        {name: {"vllm_reserved_cpus": text} for name, text in zip(INFERENCE_HOSTS, reserved, strict=True)},
+        own,
     )
     balancer = next(host for host in running if host.name == BALANCER)
     return Service(files, f"http://{balancer.address}:{PORT}/v1" if PORT != 80 else f"http://{balancer.address}/v1")
+
+
+def model() -> dict[str, object]:
+    """The entry of ``vllm_models``: one instance on the CPU."""
+    return {
+        "name": MODEL,
+        "source": MODEL_SOURCE,
+        "instances": 1,
+        "device": "cpu",
+        # Left alone, vLLM 0.32 makes float32 bfloat16, and that dies of an illegal instruction on processors with AMX.
+        # float32 is what every processor computes with.
+        "arguments": {"load-format": "dummy", "enforce-eager": True, "max-model-len": 4096, "dtype": "float32"},
+        "environment": {"VLLM_CPU_KVCACHE_SPACE": "1"},
+    }
 
 
 def make_api_key(purpose: str) -> None:

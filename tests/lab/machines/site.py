@@ -81,6 +81,8 @@ def variables() -> dict[str, dict[str, object]]:
             ],
             "vllm_install_method": "existing",
             "vllm_existing_python": ENGINE_PYTHON,
+            # One machine with each.
+            "vllm_binding": "{{ 'numactl' if inventory_hostname == 'inference2' else 'systemd' }}",
             # SSH comes by a forwarded port of the machine that QEMU runs on, balancers by the fleet's network.
             "vllm_address": "{{ lab_fleet_address }}",
             "vllm_shutdown_timeout_seconds": 20,

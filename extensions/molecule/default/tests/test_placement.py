@@ -129,3 +129,27 @@ def test_memory_is_on_the_plans_nodes(site: t.Any) -> None:
         there = sum(kib for node, kib in totals.items() if node in entry["memory_nodes"])
         assert there > 500 * 1024, f"{name}: {entry['name']} holds {totals} KiB per node, hardly a vLLM"
         assert there >= 0.99 * sum(totals.values()), f"{name}: {entry['name']} has its memory on {totals} KiB per node"
+
+
+def test_a_host_that_systemd_cannot_fence_is_told(site: t.Any) -> None:
+    """The plan play prints the warnings of the plan; without the cpuset controller one of them says what that means."""
+    for name in site.inference:
+        controllers = site.hosts[name].check_output("cat /sys/fs/cgroup/cgroup.controllers 2>/dev/null || true").split()
+        told = [line for line in site.plans[name]["warnings"] if "systemd cannot fence the instances in" in line]
+        assert len(told) == (0 if "cpuset" in controllers else 1), f"{name} has {controllers}, and its plan says {told}"
+
+
+def test_numactl_binds_one_host_and_systemd_the_other(site: t.Any) -> None:
+    """All that is looked at above holds for either; the memory policy is the kernel's word for it."""
+    for name, entry in site.instances():
+        host = site.hosts[name]
+        shown = host.check_output(f"systemctl show --property=CPUAffinity,ExecStart {entry['unit']}")
+        (node,) = entry["nodes"]
+        by_numactl = (
+            f"/usr/bin/numactl --cpunodebind={node} --membind={node} /usr/bin/taskset --cpu-list {entry['cpus']} "
+        )
+        assert (by_numactl in shown) is (name == "inference2"), shown
+        assert ("CPUAffinity=" + entry["cpus"] in shown) is (name != "inference2"), shown
+        worker = next(p for p in processes_of(scan(host), entry["unit"]) if p.command.startswith("VLLM::Worker"))
+        policies = host.check_output(f"awk '/ heap /' /proc/{worker.pid}/numa_maps | cut -d' ' -f2").split()
+        assert set(policies) == {f"bind:{node}"}, f"{name}: {policies}"

@@ -30,7 +30,10 @@ class Process:
 
 @dataclasses.dataclass
 class Unit:
-    """One instance; ``cpus`` and ``nodes`` are what its control group enforces, ``numastat_mib`` is by node."""
+    """One instance; ``cpus`` and ``nodes`` are what its control group enforces, ``numastat_mib`` is by node.
+
+    ``starts`` is how systemd starts it: its ``NUMAPolicy=`` and the first words of its command.
+    """
 
     name: str
     state: str
@@ -38,6 +41,7 @@ class Unit:
     nodes: frozenset[int]
     processes: list[Process] = dataclasses.field(default_factory=list)
     numastat_mib: dict[int, float] = dataclasses.field(default_factory=dict)
+    starts: str = ""
 
 
 @dataclasses.dataclass
@@ -84,6 +88,8 @@ def look(host: t.Any) -> Inside:
         elif kind == "unit":
             units.append(Unit(words[0], words[1], parse_list(words[2]), parse_list(words[3])))
             found.units[words[0]] = units[-1]
+        elif kind == "starts":
+            units[-1].starts = rest
         elif kind == "process":
             devices = [] if words[2] == "-" else words[2].split(",")
             units[-1].processes.append(Process(int(words[0]), int(words[1]), devices, " ".join(words[3:])))

@@ -27,6 +27,17 @@ def test_every_thread_and_page_is_where_the_plan_says(lab: t.Any, seen: dict[str
         checks.placement(name, lab.plans[name], inside, "deployed")
 
 
+def test_systemd_binds_one_machine_and_numactl_the_other(lab: t.Any, seen: dict[str, Inside]) -> None:
+    """What holds above holds for either; the fence is systemd's on both."""
+    for name, policy in (("inference1", "NUMAPolicy=bind"), ("inference2", "NUMAPolicy=n/a")):
+        for entry in lab.plans[name]["instances"]:
+            starts = seen[name].units[entry["unit"]].starts
+            (node,) = entry["nodes"]
+            by_numactl = f"/usr/bin/numactl --cpunodebind={node} --membind={node}"
+            assert policy in starts.split(), starts
+            assert (by_numactl in starts) is (name == "inference2"), starts
+
+
 def test_gpus_by_uuid_are_the_nodes_own(lab: t.Any, seen: dict[str, Inside]) -> None:
     """What the processes see, held against sysfs and lspci."""
     for name, inside in seen.items():

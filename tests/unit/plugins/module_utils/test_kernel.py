@@ -33,6 +33,8 @@ METAL = {"proc/cpuinfo": "processor\t: 0\nflags\t\t: fpu vme hypervisors\n"}
 GUEST = {"proc/cpuinfo": "processor\t: 0\nflags\t\t: fpu vme hypervisor ssse3\n\nprocessor\t: 1\n"}
 ARM = {"proc/cpuinfo": "processor\t: 0\nFeatures\t: fp asimd\n"}
 # A host's own cgroup trees: unified, hybrid, and version 1 alone.
+UNKNOWN = (None, None, None, None, None, None, None, None, None, None)
+NOTHING_KNOWN = Kernel(*UNKNOWN, Irqbalance(None), Tuned(None, None))
 UNIFIED = {"sys/fs/cgroup/cgroup.controllers": "cpuset cpu\n", "sys/fs/cgroup/system.slice/cgroup.procs": ""}
 HYBRID = {
     "sys/fs/cgroup/cpuset/tasks": "1\n",
@@ -85,6 +87,7 @@ def test_everything(tmp_path: Path) -> None:
         "zone_reclaim_mode": 0,
         "transparent_hugepage": "madvise",
         "cgroup_version": 2,
+        "cpuset_enforced": True,
         "isolated_cpus": "2-3,6",
         "nohz_full_cpus": "2-3",
         "virtualization": "none",
@@ -95,8 +98,7 @@ def test_everything(tmp_path: Path) -> None:
 
 
 def test_nothing(tmp_path: Path) -> None:
-    unknown = Kernel(None, None, None, None, None, None, None, None, None, Irqbalance(None), Tuned(None, None))
-    assert read(tmp_path, {}) == unknown
+    assert read(tmp_path, {}) == NOTHING_KNOWN
 
 
 @pytest.mark.parametrize(
@@ -120,7 +122,7 @@ def test_damaged_files(tmp_path: Path) -> None:
         "proc/cpuinfo": "flags",
     }
     kernel, warnings = read_with_warnings(tmp_path, damaged)
-    assert kernel == Kernel(None, None, None, None, None, None, None, None, None, Irqbalance(None), Tuned(None, None))
+    assert kernel == NOTHING_KNOWN
     assert len(warnings) == 1
     assert warnings[0].startswith("/sys/devices/system/cpu/isolated: '1-x' in the CPU list '1-x' is wrong")
 
@@ -233,6 +235,25 @@ def test_containers(tmp_path: Path, files: dict[str, str], expected: str | None)
 )
 def test_cgroup_versions(tmp_path: Path, files: dict[str, str], version: int | None) -> None:
     assert read(tmp_path, files).cgroup_version == version
+
+
+@pytest.mark.parametrize(
+    ("files", "enforced"),
+    [
+        ({**UNIFIED, "sys/fs/cgroup/cgroup.controllers": "cpuset cpu io\n"}, True),
+        # A container on a hybrid host: a tree of version 2, while version 1 has the controller.
+        ({**UNIFIED, "sys/fs/cgroup/cgroup.controllers": "hugetlb\n"}, False),
+        # A capture of an earlier release.
+        ({**UNIFIED, "sys/fs/cgroup/cgroup.controllers": ""}, None),
+        (HYBRID, False),
+        (VERSION_1, False),
+        ({}, None),
+    ],
+)
+def test_cpusets_are_enforced_by_version_2_with_its_controller(
+    tmp_path: Path, files: dict[str, str], enforced: bool | None
+) -> None:
+    assert read(tmp_path, files).cpuset_enforced is enforced
 
 
 @pytest.mark.parametrize(

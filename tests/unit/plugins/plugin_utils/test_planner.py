@@ -397,7 +397,9 @@ def test_the_whole_plan_of_a_gpu_host() -> None:
                 "tensor_parallel_size": 2,
                 "pipeline_parallel_size": 1,
                 "numa_bind_nodes": [],
+                "numa_bind_cpus": [],
                 "port": 8000,
+                "url": "http://192.0.2.11:8000",
                 "weight": 2,
                 "housekeeping_cpus": "0,8",
                 "arguments": {"max-model-len": 8192},
@@ -420,6 +422,22 @@ def test_the_whole_plan_of_a_gpu_host() -> None:
         ],
         "warnings": [],
     }
+
+
+@pytest.mark.parametrize(("enforced", "warned"), [(False, True), (True, False), (None, False)])
+def test_a_host_without_a_fence_is_told_what_works(enforced: bool | None, warned: bool) -> None:
+    facts = machine({0: "0-3"})
+    facts["kernel"]["cpuset_enforced"] = enforced
+    warnings = plan(facts, model())["warnings"]
+    assert len(warnings) == int(warned)
+    for words in ("CPUAffinity and NUMAPolicy, or numactl, work", "not enforced", "numapin-verify.timer watches"):
+        assert (words in " ".join(warnings)) is warned
+    assert not any("cgroup" in warning for warning in plan(facts)["warnings"])
+
+
+def test_an_ipv6_address_stands_in_brackets() -> None:
+    (entry,) = plan(machine({0: "0-3"}), model(port=9000), address="2001:db8::1")["instances"]
+    assert entry["url"] == "http://[2001:db8::1]:9000"
 
 
 def test_cpu_instances_name_the_first_thread_of_every_core() -> None:

@@ -177,6 +177,11 @@ def test_groups_of_gpus_stay_inside_what_they_may_use(facts: Facts, models: list
         assert len(entry["gpus"]) == 1 or not any(key.startswith("MIG-") for key in entry["gpus"])
         if entry["numa_bind_nodes"]:
             assert entry["numa_bind_nodes"] == [place[key] for key in entry["gpus"]]
+            bound = [parse_cpulist(text) for text in entry["numa_bind_cpus"]]
+            assert len(bound) == len(entry["gpus"])
+            assert all(bound)
+            # On the nodes of a package without a GPU of the instance there is no worker.
+            assert frozenset().union(*bound) <= parse_cpulist(entry["cpus"])
         crosses = len(entry["nodes"]) > 1 and wish["spanning"] == "interleave"
         for start in range(0, len(entry["gpus"]), size):
             group = {place[key] for key in entry["gpus"][start : start + size]}

@@ -21,6 +21,7 @@ from vllm.double.config_file import ConfigError
 from vllm.double.engine import Engine
 from vllm.double.log import log
 from vllm.double.metrics import Metrics
+from vllm.double.numa import Binding
 from vllm.double.options import Options
 from vllm.double.server import Server, listening_socket
 from vllm.double.settings import Settings, SettingsError
@@ -98,6 +99,7 @@ def _run(settings: Settings, options: Options, model: str) -> int:
     listener = listening_socket(host, port)
     max_model_len = _max_model_len(options, model, settings)
     ranks = processes.Ranks(options.integer("tensor-parallel-size", 1), options.integer("pipeline-parallel-size", 1))
+    ranks.binding = Binding.of(options, len(ranks.names()))
     process = processes.start(settings, ranks, [listener.fileno()])
     try:
         process.wait_until_ready()

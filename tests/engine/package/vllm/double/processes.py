@@ -18,6 +18,7 @@ import threading
 import time
 
 from vllm.double.log import log, write
+from vllm.double.numa import Binding, cpus_in
 from vllm.double.settings import Settings
 
 TYPE_CHECKING = False
@@ -48,10 +49,11 @@ class StartError(RuntimeError):
 
 
 class Ranks:
-    """How many workers there are, and what each is called."""
+    """How many workers there are, what each is called, and where each is bound."""
 
     def __init__(self, tensor_parallel_size: int, pipeline_parallel_size: int) -> None:
         self.tensor, self.pipeline = max(tensor_parallel_size, 1), max(pipeline_parallel_size, 1)
+        self.binding = Binding([], [])
 
     def names(self) -> list[str]:
         names = []
@@ -146,13 +148,13 @@ def _engine_core(settings: Settings, ranks: Ranks, tie: int, tell: int) -> None:
         log("EngineCore", "ERROR", "core.py:1510", _TRACEBACK.format(message=settings.fault_message))
         os._exit(1)
     workers: dict[int, tuple[str, int, int]] = {}
-    for name, mask in zip(names, masks):
+    for rank, (name, mask) in enumerate(zip(names, masks)):
         # What keeps one worker alive is none of the next one's business.
         others = [end for _name, lifeline, ready in workers.values() for end in (lifeline, ready)]
         pid, lifeline, ready = _fork(
             # mypy cannot infer a lambda that binds a loop's name by its default.
-            lambda worker_tie, worker_tell, name=name, mask=mask: _worker(  # type: ignore[misc]
-                name, settings, mask, worker_tie, worker_tell
+            lambda worker_tie, worker_tell, rank=rank, name=name, mask=mask: _worker(  # type: ignore[misc]
+                name, settings, ranks.binding, rank, mask, worker_tie, worker_tell
             ),
             [tie, tell, *others],
         )
@@ -179,8 +181,11 @@ def _engine_core(settings: Settings, ranks: Ranks, tie: int, tell: int) -> None:
     os._exit(1)
 
 
-def _worker(name: str, settings: Settings, cpus: list[int] | None, tie: int, tell: int) -> None:
+def _worker(
+    name: str, settings: Settings, binding: Binding, rank: int, cpus: list[int] | None, tie: int, tell: int
+) -> None:
     set_title(name)
+    binding.take(rank)
     memory = touched(settings.worker_memory_mib)
     _end_with(tie)
     _idle(_IDLE_THREADS)
@@ -220,15 +225,7 @@ def _masks(text: str, workers: int) -> list[list[int] | None]:
         raise StartError(
             f"AssertionError: Given number of CPU id list {lists} doesn't match local world size {workers}."
         )
-    return [_cpus(part) for part in lists]
-
-
-def _cpus(text: str) -> list[int]:
-    cpus: list[int] = []
-    for part in text.split(","):
-        first, _dash, last = part.partition("-")
-        cpus += range(int(first), int(last or first) + 1)
-    return cpus
+    return [cpus_in(part) for part in lists]
 
 
 def _bound_thread(cpu: int) -> None:
