@@ -12,13 +12,16 @@ import pytest
 from ansible_collections.numapin.inference.plugins.module_utils._commands import Result
 from ansible_collections.numapin.inference.plugins.module_utils._host import Host
 from ansible_collections.numapin.inference.plugins.module_utils._placement import (
-    OWN_KINDS,
     PlacementError,
+    planned_from,
+    read_placement,
+)
+from ansible_collections.numapin.inference.plugins.module_utils._processes import (
+    OWN_KINDS,
+    ProcessesError,
     UnitState,
     ask_systemd,
     parse_numa_maps,
-    planned_from,
-    read_placement,
 )
 
 SLICE = "/system.slice/system-vllm.slice"
@@ -123,6 +126,9 @@ def test_an_instance_as_planned(machine: Machine) -> None:
     assert one["cpus_allowed"] == [{"cpus": "1", "threads": 4}]
     assert one["mems_allowed"] == [{"nodes": "0", "threads": 4}]
     assert one["processes"][0]["last_cpu"] == 1
+    assert one["last_cpus"] == [{"cpu": 1, "threads": 4}]
+    assert one["misplaced_mib"] == []
+    assert one["gpus"] is None
     assert [(process["pid"], process["comm"], process["thread_count"]) for process in one["processes"]] == [
         (100, "python3", 3),
         (200, "VLLM::Worker", 1),
@@ -139,7 +145,8 @@ def test_a_stray_thread_is_named(machine: Machine) -> None:
     (one,) = machine.read(entry())["instances"]
     assert one["ok"] is False
     assert one["problems"] == [
-        "1 of 4 threads may run outside the planned CPUs 1: thread 102 (ZMQbg/IO/0) of process 100 on CPUs 0-1"
+        "1 of 4 threads may run outside the planned CPUs 1:"
+        " thread 102 (ZMQbg/IO/0) of process 100 on CPUs 0-1, last on 0"
     ]
     assert one["stray_thread_count"] == 1
     assert one["stray_threads"] == [
@@ -174,7 +181,7 @@ def test_all_differences_are_reported_not_only_the_first(machine: Machine) -> No
     machine.process(200, "2", comm="VLLM::Worker", numa_maps=BOUND.replace("bind:0", "default"))
     (one,) = machine.read(entry(cpus="1,3"))["instances"]
     assert len(one["problems"]) == 3
-    assert "thread 200 (VLLM::Worker) of process 200 on CPUs 2" in one["problems"][0]
+    assert "thread 200 (VLLM::Worker) of process 200 on CPUs 2, last on 1" in one["problems"][0]
     assert one["problems"][1] == "no thread may run on CPUs 3 of the planned 1,3"
     assert one["problems"][2] == (
         "process 200 (VLLM::Worker) has memory policy default for 1.1 MiB; planned is bind on nodes 0"
@@ -268,6 +275,7 @@ def test_own_memory_on_another_node_is_named(machine: Machine) -> None:
         "0.2 MiB of process 200 (VLLM::Worker) on node 1"
     )
     assert one["own_locality_percent"] == 89.2
+    assert one["misplaced_mib"] == [{"node": 1, "mib": 0.2}]
     assert one["locality_percent"] == 90.4
     assert machine.read(entry(), minimum=89)["ok"] is True
 
@@ -420,7 +428,7 @@ def test_a_systemd_that_does_not_answer_is_an_error() -> None:
     def run(argv: t.Sequence[str], timeout_seconds: float) -> Result:
         return Result(1, "", "Failed to connect to bus: No such file or directory\n")
 
-    with pytest.raises(PlacementError, match=r"did not answer for vllm@a.service \(exit status 1\): Failed to connect"):
+    with pytest.raises(ProcessesError, match=r"did not answer for vllm@a.service \(exit status 1\): Failed to connect"):
         ask_systemd(["vllm@a.service"], run)
 
 
@@ -446,6 +454,7 @@ def test_a_masked_unit_says_so() -> None:
         ({"memory_nodes": []}, r"tiny-n0: memory_nodes is \[\]; it must be a list of NUMA node ids"),
         ({"memory_nodes": ["0"]}, r"memory_nodes is \['0'\]"),
         ({"memory_nodes": [True]}, r"memory_nodes is \[True\]"),
+        ({"gpus": "GPU-1"}, r"tiny-n0: gpus is 'GPU-1'; it must be a list of UUIDs"),
         ({"memory_policy": "strict"}, r"memory_policy is 'strict'; allowed are bind, interleave, preferred"),
     ],
 )
@@ -479,7 +488,7 @@ class CountingHost(Host):
         return super().read_text(path, limit_bytes)
 
 
-def test_a_thread_costs_one_file_and_a_process_two(tmp_path: Path) -> None:
+def test_a_thread_costs_two_files_and_a_process_one_more(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     names = [f"m-n{number}" for number in range(4)]
     for number, name in enumerate(names):
@@ -492,14 +501,7 @@ def test_a_thread_costs_one_file_and_a_process_two(tmp_path: Path) -> None:
     assert answer["ok"] is True
     assert [one["thread_count"] for one in answer["instances"]] == [60] * 4
     controllers, groups, processes, threads = 1, 4, 4 * 2, 4 * 60
-    assert host.files_read == controllers + groups + 2 * processes + threads
-
-
-def test_only_the_listed_strays_are_asked_for_more(machine: Machine) -> None:
-    machine.process(100, "0-7", threads=300)
-    host = CountingHost(str(machine.root))
-    read_placement(host, [entry()], 99, refuse_to_run)
-    assert host.files_read == 1 + 1 + 2 * 2 + 301 + 20
+    assert host.files_read == controllers + groups + processes + 2 * threads
 
 
 @pytest.mark.parametrize(("pages", "kept"), [(2, True), (7, False)])
