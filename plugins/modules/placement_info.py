@@ -53,8 +53,8 @@ options:
       - C(name) is the name of the instance, C(unit) the full name of its systemd service.
       - C(cpus) is a cpulist such as V(0-3,8), C(memory_nodes) a list of NUMA node ids.
       - C(memory_policy) is V(bind) (the default), V(preferred) or V(interleave).
-      - C(gpus) is a list of UUIDs of GPUs or MIG devices, and of PCI addresses of GPUs without one. When it is left out,
-        GPUs are not looked at.
+      - C(gpus) is a list of UUIDs of GPUs or MIG devices, and of PCI addresses of GPUs without one. When it is left
+        out, GPUs are not looked at.
     type: list
     elements: dict
     required: true
@@ -196,8 +196,8 @@ instances:
       sample: [{nodes: "0", threads: 212}]
     last_cpus:
       description:
-        - On which CPUs its threads ran last (C(cpu)), and how many C(threads) on each. A thread that was moved and sleeps
-          since shows the CPU from before.
+        - On which CPUs its threads ran last (C(cpu)), and how many C(threads) on each. A thread that was moved and
+          sleeps since shows the CPU from before.
       type: list
       elements: dict
       sample: [{cpu: 1, threads: 40}, {cpu: 2, threads: 172}]
@@ -263,8 +263,8 @@ instances:
       sample: 100.0
     misplaced_mib:
       description:
-        - How much of what its processes placed themselves is on nodes that are not planned, in MiB by node. V(null) when
-          that is unknown.
+        - How much of what its processes placed themselves is on nodes that are not planned, in MiB by node. V(null)
+          when that is unknown.
       type: list
       elements: dict
       sample: [{node: 1, mib: 12.5}]

@@ -19,9 +19,18 @@ from ansible_collections.numapin.inference.plugins.module_utils._gpu_use import 
 from ansible_collections.numapin.inference.plugins.module_utils._host import Host
 from ansible_collections.numapin.inference.plugins.module_utils._nvml import read_nvml_processes
 from ansible_collections.numapin.inference.plugins.module_utils._placement import read_placement
-
-from .nvml_double import NOT_SUPPORTED, DoubleGpu, DoubleMig, NvmlDouble
-from .test_placement import SLICE, Machine, entry, refuse_to_run
+from ansible_collections.numapin.inference.tests.unit.plugins.module_utils.nvml_double import (
+    NOT_SUPPORTED,
+    DoubleGpu,
+    DoubleMig,
+    NvmlDouble,
+)
+from ansible_collections.numapin.inference.tests.unit.plugins.module_utils.process_trees import (
+    SLICE,
+    Machine,
+    entry,
+    refuse_to_run,
+)
 
 if t.TYPE_CHECKING:
     from pathlib import Path
@@ -98,8 +107,10 @@ def test_what_is_planned_is_held(machine: Machine) -> None:
 def test_the_wrong_gpu_and_the_missing_one_are_named(machine: Machine) -> None:
     one = read(machine, [UUIDS[0], UUIDS[1]], gpus((200,), (), (201, 100)))
     assert one["problems"] == [
-        f"GPU {UUIDS[2]} is held by process 100 (python3), process 201 (VLLM::Worker) and is not planned"
-        " (so says NVML)",
+        (
+            f"GPU {UUIDS[2]} is held by process 100 (python3), process 201 (VLLM::Worker) and is not planned"
+            " (so says NVML)"
+        ),
         f"GPU {UUIDS[1]} is planned and none of its processes holds it (so says NVML)",
     ]
     assert (one["gpus"]["missing"], one["gpus"]["unplanned"]) == ([UUIDS[1]], [UUIDS[2]])
