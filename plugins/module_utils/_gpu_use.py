@@ -120,14 +120,15 @@ class GpuUse:
             return
         by_id: dict[str, str] = {}
         for node in self._host.list_dir(_KFD_NODES) or ():
-            gpu_id = self._host.read_int(f"{_KFD_NODES}/{node}/gpu_id")
+            number = self._host.read_int(f"{_KFD_NODES}/{node}/gpu_id")
             lines = (self._host.read_text(f"{_KFD_NODES}/{node}/properties") or "").splitlines()
             said = dict(line.split(" ", 1) for line in lines if " " in line)
-            if not gpu_id or not said.get("location_id", "").isdecimal():
+            # A node of CPUs has number 0.
+            if not number or not said.get("location_id", "").isdecimal():
                 continue
             location, domain = int(said["location_id"]), int(said.get("domain", "0"))
             address = f"{domain:04x}:{location >> 8 & 0xFF:02x}:{location >> 3 & 0x1F:02x}.{location & 7}"
-            by_id[str(gpu_id)] = address
+            by_id[str(number)] = address
             self._know(address, address)
             self._users[address] = set()
             self._sources[address] = KFD

@@ -316,6 +316,8 @@ def report(
     answer: dict[str, t.Any] = {
         "name": planned.name,
         "unit": planned.unit,
+        "planned_cpus": format_cpulist(planned.cpus),
+        "planned_memory_nodes": sorted(planned.memory_nodes),
         "ok": not verdict.problems,
         "problems": verdict.problems,
         "notes": verdict.notes,

@@ -126,6 +126,15 @@ instances:
       description: Its systemd unit.
       type: str
       sample: vllm@llama-3-70b-n0.service
+    planned_cpus:
+      description: CPUs of the plan, as a cpulist.
+      type: str
+      sample: 1-31
+    planned_memory_nodes:
+      description: Memory nodes of the plan.
+      type: list
+      elements: int
+      sample: [0]
     ok:
       description: Whether it is as planned.
       type: bool

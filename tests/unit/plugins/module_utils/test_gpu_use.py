@@ -260,8 +260,9 @@ def test_a_child_says_what_the_library_said() -> None:
     directly = read_nvml_processes(double)[0]
     source, users, warnings = ask_users(GpuSources(lambda: double, None, None, 30))
     assert (source, warnings) == ("nvml", ())
-    assert {address: (one.uuid, list(one.pids), dict(one.by_mig_device)) for address, one in users.items()} == {
-        "0000:17:00.0": (UUIDS[0], [], {MIGS[0]: [200]}),
-        "0000:2a:00.0": (UUIDS[1], [5, 7], {}),
+    assert {address: (one.uuid, [*one.pids]) for address, one in users.items()} == {
+        "0000:17:00.0": (UUIDS[0], []),
+        "0000:2a:00.0": (UUIDS[1], [5, 7]),
     }
+    assert [*users["0000:17:00.0"].by_mig_device[MIGS[0]]] == [200]
     assert directly["0000:2a:00.0"].pids == (5, 7)
