@@ -126,6 +126,10 @@ class Process:
     memory_error: str | None = None
 
 
+# Policies with a blank in their name: "prefer (many):0" and "weighted interleave:0-1".
+_OF_TWO_WORDS = ("prefer", "weighted")
+
+
 def parse_numa_maps(text: str) -> Memory:
     """Sum up ``/proc/PID/numa_maps``. Mappings without pages are nowhere and do not count.
 
@@ -133,48 +137,41 @@ def parse_numa_maps(text: str) -> Memory:
     file's name are escaped, and the counts of the nodes stand together. Raises ValueError or IndexError for what is
     not written so.
     """
-    # A process has thousands of mappings, most of them alike in all that counts here: each sort is taken apart once.
-    alike: dict[tuple[str, str, str], int] = {}
+    # A process has thousands of mappings, and a host hundreds of processes: what is done for each line is little.
+    pages_of: dict[tuple[str, str, str, str], int] = {}
     for line in text.splitlines():
         words, has_pages, counts = line.partition(" N")
-        if has_pages:
-            sort = (_policy(words), _kind(words, counts), counts)
-            alike[sort] = alike.get(sort, 0) + 1
+        if not has_pages:
+            continue
+        policy = words.split(" ", 2)[1]
+        if policy in _OF_TWO_WORDS:
+            policy = " ".join(words.split(" ", 3)[1:3])
+        nodes, _key, page_kib = counts.partition(" kernelpagesize_kB=")
+        if " huge" in words:
+            kind = "huge"
+        elif " file=" not in words:
+            kind = "anonymous"
+        else:
+            kind = _kind_of_file(words, nodes) if " anon=" in words else "file"
+        for count in nodes.split(" N") if " " in nodes else (nodes,):
+            node, _equals, pages = count.partition("=")
+            key = (policy, kind, node, page_kib)
+            pages_of[key] = pages_of.get(key, 0) + int(pages)
 
     kib: dict[int, dict[str, int]] = {}
     policies: dict[str, int] = {}
-    for (policy, kind, counts), mappings in alike.items():
-        by_node, page_kib = _take_apart(counts)
-        for node, pages in by_node.items():
-            found = mappings * pages * page_kib
-            kib.setdefault(node, dict.fromkeys(KINDS, 0))[kind] += found
-            policies[policy] = policies.get(policy, 0) + found
+    for (policy, kind, node, page_kib), pages_found in pages_of.items():
+        found = pages_found * int(page_kib)
+        kib.setdefault(int(node), dict.fromkeys(KINDS, 0))[kind] += found
+        policies[policy] = policies.get(policy, 0) + found
     return Memory(kib, policies)
 
 
-def _policy(words: str) -> str:
-    policy = words.split(" ", 2)[1]
-    # Two policies have a blank in their name: "prefer (many):0" and "weighted interleave:0-1".
-    return " ".join(words.split(" ", 3)[1:3]) if policy in ("prefer", "weighted") else policy
-
-
-def _kind(words: str, counts: str) -> str:
-    if " huge" in words:
-        return "huge"
-    if " file=" not in words:
-        return "anonymous"
-    _before, has_copies, rest = words.partition(" anon=")
-    if not has_copies:
-        return "file"
-    # A private mapping of a file of which every page has become a copy has nothing to do with the file any more.
-    return "anonymous" if int(rest.partition(" ")[0]) >= sum(_take_apart(counts)[0].values()) else "file"
-
-
-def _take_apart(counts: str) -> tuple[dict[int, int], int]:
-    """The pages on each node, and the size of a page in KiB, from ``0=31 N1=7 kernelpagesize_kB=4``."""
-    nodes, _key, page_kib = counts.partition(" kernelpagesize_kB=")
-    pairs = (count.partition("=") for count in nodes.split(" N"))
-    return {int(node): int(pages) for node, _equals, pages in pairs}, int(page_kib)
+def _kind_of_file(words: str, nodes: str) -> str:
+    """A private mapping of a file of which every page has become a copy has nothing to do with the file any more."""
+    copies = int(words.partition(" anon=")[2].partition(" ")[0])
+    pages = sum(int(count.partition("=")[2]) for count in nodes.split(" N"))
+    return "anonymous" if copies >= pages else "file"
 
 
 def _status_field(status: str, key: str) -> str | None:
