@@ -38,7 +38,12 @@ if t.TYPE_CHECKING:
     from pathlib import Path
 
 UUID = "GPU-00000000-1111-2222-3333-444444444444"
-IRQ_CONFIGURATION = {"rules": [], "exclude_cpus": None, "default_smp_affinity": "0", "check_seconds": 10}
+IRQ_CONFIGURATION: dict[str, t.Any] = {
+    "rules": [],
+    "exclude_cpus": None,
+    "default_smp_affinity": "0",
+    "check_seconds": 10,
+}
 
 
 class Service:
