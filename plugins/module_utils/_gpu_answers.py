@@ -63,6 +63,14 @@ class LinkAnswer(t.NamedTuple):
     path: str | None = None  # one of PATHS
 
 
+class GpuUsers(t.NamedTuple):
+    """The processes that compute on one GPU; in MIG mode those of each MIG device, by its UUID, and none beside."""
+
+    uuid: str | None
+    pids: tuple[int, ...]
+    by_mig_device: t.Mapping[str, tuple[int, ...]] = {}
+
+
 class GpuAnswers(t.NamedTuple):
     """Answers of one source: ``nvml`` or ``nvidia_smi``, and ``None`` when none of them works (``warnings`` say why).
 

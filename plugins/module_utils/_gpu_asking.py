@@ -10,16 +10,28 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.numapin.inference.plugins.module_utils._gpu_answers import GpuAnswers
+from ansible_collections.numapin.inference.plugins.module_utils._child import (
+    ChildError,
+    ChildTimeoutError,
+    answer_of_child,
+)
+from ansible_collections.numapin.inference.plugins.module_utils._gpu_answers import (
+    NVIDIA_SMI,
+    NVML,
+    GpuAnswers,
+    GpuUsers,
+)
 from ansible_collections.numapin.inference.plugins.module_utils._gpu_sources import GpuSources
 from ansible_collections.numapin.inference.plugins.module_utils._nvidia_smi import (
     nvidia_smi_of_this_machine,
     read_nvidia_smi,
+    read_nvidia_smi_processes,
 )
 from ansible_collections.numapin.inference.plugins.module_utils._nvml import (
     NvmlTimeoutError,
     load_nvml,
     read_nvml,
+    read_nvml_processes,
     read_nvml_within,
 )
 
@@ -75,3 +87,40 @@ def _nvml_answers(module: t.Any, host: Host, timeout_seconds: float | None, want
     if timeout_seconds is None:
         return read_nvml(module, host, want_links)
     return read_nvml_within(timeout_seconds, module, host, want_links)
+
+
+def ask_users(sources: GpuSources) -> tuple[str | None, dict[str, GpuUsers], tuple[str, ...]]:
+    """Return who says it, which processes compute on each GPU by PCI address, and warnings; raises nothing."""
+    if sources.this_machine:
+        sources = sources_of_this_machine()
+    said: list[str] = []
+    if sources.nvml is not None:
+        try:
+            users, warnings = _nvml_users(sources.nvml(), sources.nvml_timeout_seconds)
+        except ChildTimeoutError as error:
+            # nvidia-smi would hang as well.
+            return None, {}, (f"NVML {error}: the NVIDIA driver or a GPU hangs (see the kernel's messages)",)
+        except (ImportError, ChildError) as error:
+            said.append(f"NVML is not asked: {error}")
+        else:
+            if users:
+                return NVML, users, warnings
+            said.extend(warnings)
+    if sources.nvidia_smi is not None:
+        users, warnings = read_nvidia_smi_processes(sources.nvidia_smi)
+        said.extend(warnings)
+        if users:
+            return NVIDIA_SMI, users, tuple(said)
+    return None, {}, tuple(said)
+
+
+def _nvml_users(module: t.Any, timeout_seconds: float | None) -> tuple[dict[str, GpuUsers], tuple[str, ...]]:
+    if timeout_seconds is None:
+        return read_nvml_processes(module)
+
+    def work() -> t.Any:
+        users, warnings = read_nvml_processes(module)
+        return {address: one._asdict() for address, one in users.items()}, warnings
+
+    plain, warnings = answer_of_child(timeout_seconds, work)
+    return {address: GpuUsers(**one) for address, one in plain.items()}, tuple(warnings)

@@ -17,10 +17,12 @@ from ansible_collections.numapin.inference.plugins.module_utils._host import Hos
 from ansible_collections.numapin.inference.plugins.module_utils._irq_devices import Machine
 from ansible_collections.numapin.inference.plugins.module_utils._irq_rules import Options, Plan, parse_options, plan
 from ansible_collections.numapin.inference.plugins.module_utils._irq_run import (
+    MANAGED_SHOWS,
     Run,
     converge,
     let_go,
     restore,
+    shows_managed,
     state_directory,
     summary,
     table,
@@ -31,9 +33,6 @@ from ansible_collections.numapin.inference.plugins.module_utils._kernel import r
 
 _OPENIB = "/etc/infiniband/openib.conf"
 _TUNER = re.compile(r"^[ \t]*RUN_AFFINITY_TUNER[ \t]*=[ \t]*\"?yes", re.MULTILINE | re.IGNORECASE)
-_RELEASE = re.compile(r"([0-9]+)\.([0-9]+)")
-# From here on the file of a managed vector has no write bits, and a look tells.
-_MANAGED_SHOWS = (6, 12)
 
 
 class Result(t.NamedTuple):
@@ -139,12 +138,10 @@ def competitors(host: Host, irqbalance: str) -> list[str]:
 def _uncertain(host: Host, run: Run) -> list[str]:
     """Say where check mode cannot know: an older kernel shows that a vector is managed only when it is written."""
     count = sum(one.predicted for one in run.vectors)
-    release = (host.read_text("/proc/sys/kernel/osrelease", 4096) or "").strip()
-    match = _RELEASE.match(release)
-    if not count or (match and (int(match[1]), int(match[2])) >= _MANAGED_SHOWS):
+    if not count or shows_managed(host):
         return []
-    since = ".".join(map(str, _MANAGED_SHOWS))
-    shown = release or "of unknown release"
+    since = ".".join(map(str, MANAGED_SHOWS))
+    shown = (host.read_text("/proc/sys/kernel/osrelease", 4096) or "").strip() or "of unknown release"
     text = f"{count} vectors would be moved if the kernel lets them: Linux {shown} shows only on writing which of them"
     return [f"{text} it manages itself (from {since} on it shows before)"]
 

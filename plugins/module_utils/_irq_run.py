@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import re
 import typing as t
 
 from ansible_collections.numapin.inference.plugins.module_utils._cpuset import CpusetError, parse_cpumask
@@ -39,12 +40,16 @@ from ansible_collections.numapin.inference.plugins.module_utils._irq_state impor
 from ansible_collections.numapin.inference.plugins.module_utils._irqs import DEFAULT_AFFINITY, IrqError, Vector
 
 if t.TYPE_CHECKING:
+    from ansible_collections.numapin.inference.plugins.module_utils._host import Host
     from ansible_collections.numapin.inference.plugins.module_utils._irq_devices import Machine
 
 _NET = "/sys/class/net/"
 # What the kernel does not let be moved was never moved.
 _BACK = frozenset({OK, CHANGED, UNCHANGEABLE})
 _TOLD = FAILURES | {CHANGED}
+_RELEASE = re.compile(r"([0-9]+)\.([0-9]+)")
+# From this Linux on the file of a managed vector has no write bits, and a look tells.
+MANAGED_SHOWS = (6, 12)
 
 
 class Run(t.NamedTuple):
@@ -78,6 +83,12 @@ class Run(t.NamedTuple):
             if one.result in bad
         ]
         return lines
+
+
+def shows_managed(host: Host) -> bool:
+    """Whether this kernel shows without a write which vectors it manages itself."""
+    match = _RELEASE.match(host.read_text("/proc/sys/kernel/osrelease", 4096) or "")
+    return match is not None and (int(match[1]), int(match[2])) >= MANAGED_SHOWS
 
 
 def state_directory(root: str) -> str:

@@ -37,10 +37,15 @@ from ansible_collections.numapin.inference.plugins.module_utils._irq_run import 
     summary,
     table,
 )
-from ansible_collections.numapin.inference.plugins.module_utils._irq_state import Originals, one_at_a_time
+from ansible_collections.numapin.inference.plugins.module_utils._irq_state import (
+    CONFIGURATION,
+    Originals,
+    one_at_a_time,
+)
 from ansible_collections.numapin.inference.plugins.module_utils._irqs import IrqError
 
-CONFIGURATION = "/etc/numapin/irq-affinity.json"
+# What the program of this file is made from.
+ENTRY = "_irq_service"
 # linux/netlink.h, linux/rtnetlink.h; uevents of group 1 are the kernel's, of group 2 udev's when its rules have run.
 _NETLINK_ROUTE, _NETLINK_KOBJECT_UEVENT = 0, 15
 _RTMGRP_LINK = 1

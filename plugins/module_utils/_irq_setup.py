@@ -20,7 +20,7 @@ from ansible_collections.numapin.inference.plugins.module_utils import _commands
 from ansible_collections.numapin.inference.plugins.module_utils._file_diff import diff
 from ansible_collections.numapin.inference.plugins.module_utils._file_entries import WantedDirectory, WantedFile
 from ansible_collections.numapin.inference.plugins.module_utils._files import FileSet
-from ansible_collections.numapin.inference.plugins.module_utils._irq_state import SERVICE
+from ansible_collections.numapin.inference.plugins.module_utils._irq_state import CONFIGURATION, SERVICE
 from ansible_collections.numapin.inference.plugins.module_utils._irqs import IrqError
 from ansible_collections.numapin.inference.plugins.module_utils._program import PROGRAM_DIRECTORY, program
 from ansible_collections.numapin.inference.plugins.module_utils._systemd import (
@@ -35,7 +35,6 @@ if t.TYPE_CHECKING:
 UNIT = SERVICE
 PROGRAM = f"{PROGRAM_DIRECTORY}/irq-affinity.pyz"
 _UNIT_PATH = f"/etc/systemd/system/{UNIT}"
-_CONFIGURATION = _irq_service.CONFIGURATION
 # Longer than the service waits for a run that has the lock.
 _START_SECONDS = 80
 _RESTART_DUE = "restart_due"
@@ -149,7 +148,7 @@ class Setup:
         configuration = self._wanted.configuration
         if configuration is not None:
             text = json.dumps(configuration, indent=2, sort_keys=True) + "\n"
-            archive = program("_irq_service")
+            archive = program(_irq_service.ENTRY)
             self._config_id = hashlib.sha256(archive + text.encode()).hexdigest()[:16]
             unit = _UNIT_TEXT.format(
                 python=python,
@@ -160,10 +159,10 @@ class Setup:
             )
             files = [
                 WantedFile(PROGRAM, archive, 0o644, owner="root", group="root"),
-                WantedFile(_CONFIGURATION, text.encode(), 0o644, owner="root", group="root"),
+                WantedFile(CONFIGURATION, text.encode(), 0o644, owner="root", group="root"),
                 WantedFile(_UNIT_PATH, unit.encode(), 0o644, owner="root", group="root"),
             ]
-            directories.append(WantedDirectory(os.path.dirname(_CONFIGURATION), 0o755))
+            directories.append(WantedDirectory(os.path.dirname(CONFIGURATION), 0o755))
         if self._bans:
             script = _irqbalance.policy_script(self._wanted.devices, self._wanted.actions, self._administrators)
             files.append(WantedFile(_irqbalance.POLICY_SCRIPT, script.encode(), 0o755, owner="root", group="root"))
@@ -202,7 +201,7 @@ class Setup:
             return None
         if self._wanted.configuration is None:
             return "stop" if self._unit.enabled or self._unit.active_state not in ("inactive", "failed") else None
-        ours = {PROGRAM, _CONFIGURATION, _UNIT_PATH}
+        ours = {PROGRAM, CONFIGURATION, _UNIT_PATH}
         if ours & set(self._plan.changed_files):
             return "restart"
         if self._unit.active_state != "active" or not self._unit.enabled:

@@ -25,6 +25,7 @@ if t.TYPE_CHECKING:
     from ansible_collections.numapin.inference.plugins.module_utils._irqs import Vector
 
 SERVICE = "numapin-irq-affinity.service"
+CONFIGURATION = "/etc/numapin/irq-affinity.json"
 STATE_DIRECTORY = "/var/lib/numapin"
 _FILE = "irq-affinity.json"
 _VERSION = 1

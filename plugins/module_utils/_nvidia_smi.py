@@ -30,6 +30,7 @@ from ansible_collections.numapin.inference.plugins.module_utils._gpu_answers imp
     PATHS,
     GpuAnswer,
     GpuAnswers,
+    GpuUsers,
     LinkAnswer,
     MigDevice,
 )
@@ -127,6 +128,27 @@ def read_nvidia_smi(ask: Ask, want_links: bool = True) -> GpuAnswers:
             if addresses[index] < addresses[other]:
                 links[addresses[index], addresses[other]] = link
     return GpuAnswers(NVIDIA_SMI, dict(sorted(answers.items())), dict(sorted(links.items())), tuple(warnings))
+
+
+def read_nvidia_smi_processes(ask: Ask) -> tuple[dict[str, GpuUsers], tuple[str, ...]]:
+    """Return by PCI address which processes compute on each GPU, and warnings; raises nothing.
+
+    GPUs in MIG mode are left out: the list does not say which of their devices a process has.
+    """
+    warnings: list[str] = []
+    try:
+        gpus = _gpus_in(_query(ask), warnings)
+        listed = _lines(ask(["--query-compute-apps=pid,gpu_bus_id", _FORMAT]))
+    except NumapinError as error:
+        return {}, (f"nvidia-smi does not tell which processes compute: {error}",)
+    pids: dict[str, set[int]] = {address: set() for address, gpu in gpus.values() if not gpu.mig_enabled}
+    for line in listed:
+        pid, _comma, bus_id = line.partition(",")
+        address = normalised_pci_address(bus_id.strip())
+        if pid.strip().isdecimal() and address in pids:
+            pids[address].add(int(pid))
+    uuids = {address: gpu.uuid for address, gpu in gpus.values()}
+    return {address: GpuUsers(uuids[address], tuple(sorted(found))) for address, found in pids.items()}, tuple(warnings)
 
 
 def _query(ask: Ask) -> list[list[str]]:

@@ -14,18 +14,16 @@ Sources: nvml.h and the module ``pynvml`` of the distribution nvidia-ml-py.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import importlib
 import itertools
-import json
-import os
-import select
-import signal
-import time
 import typing as t
 import warnings as python_warnings
 
+from ansible_collections.numapin.inference.plugins.module_utils._child import (
+    ChildError,
+    ChildTimeoutError,
+    answer_of_child,
+)
 from ansible_collections.numapin.inference.plugins.module_utils._cpuset import (
     CpusetError,
     format_cpulist,
@@ -38,6 +36,7 @@ from ansible_collections.numapin.inference.plugins.module_utils._gpu_answers imp
     NVML,
     GpuAnswer,
     GpuAnswers,
+    GpuUsers,
     LinkAnswer,
     MigDevice,
     from_plain,
@@ -103,78 +102,54 @@ def read_nvml_within(seconds: float, module: t.Any, host: Host, want_links: bool
 
     Raises ``NvmlTimeoutError``.
     """
-    inlet, outlet = os.pipe()
     try:
-        with python_warnings.catch_warnings():
-            # Python 3.12 warns of threads, of which a module has none.
-            python_warnings.simplefilter("ignore", DeprecationWarning)
-            child = os.fork()
-    except OSError as error:
-        os.close(inlet)
-        os.close(outlet)
-        return GpuAnswers(None, warnings=(f"NVML is not asked: no process can be started ({error})",))
-    if child == 0:
-        _answer(outlet, module, host, want_links)
-    os.close(outlet)
-    try:
-        said = _read_until_closed(inlet, time.monotonic() + seconds)
-    finally:
-        os.close(inlet)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
-        status = _reap(child)
-    if said is None:
+        said = answer_of_child(seconds, lambda: read_nvml(module, host, want_links).to_plain())
+    except ChildTimeoutError as error:
         raise NvmlTimeoutError(
             f"NVML did not answer within {seconds:g} seconds: the NVIDIA driver or a GPU hangs (see the kernel's"
             " messages); GPUs are what sysfs says"
-        )
+        ) from error
+    except ChildError as error:
+        return GpuAnswers(None, warnings=(f"NVML: {error}",))
     try:
-        return from_plain(json.loads(said))
-    except (ValueError, NumapinError):
-        return GpuAnswers(None, warnings=(f"NVML: the process that read it ended without an answer ({status})",))
+        return from_plain(said)
+    except NumapinError:
+        return GpuAnswers(None, warnings=("NVML: the process that read it gave an answer that cannot be read",))
 
 
-def _answer(outlet: int, module: t.Any, host: Host, want_links: bool) -> t.NoReturn:
-    """Run in the child: read NVML, write the answers, end. What the parent has open is not held by a hanging child."""
-    try:
-        outlet = fcntl.fcntl(outlet, fcntl.F_DUPFD, 3)
-        null = os.open(os.devnull, os.O_RDWR)
-        for descriptor in (0, 1, 2):
-            os.dup2(null, descriptor)
-        os.closerange(3, outlet)
-        os.closerange(outlet + 1, 1024)
-        text = json.dumps(read_nvml(module, host, want_links).to_plain()).encode()
-        while text:
-            text = text[os.write(outlet, text) :]
-    finally:
-        os._exit(0)
+def read_nvml_processes(module: t.Any) -> tuple[dict[str, GpuUsers], tuple[str, ...]]:
+    """Return by PCI address which processes compute on each GPU, and warnings; raises nothing.
+
+    A process is one with a context (nvmlDeviceGetComputeRunningProcesses): a device file that is open, as NVML itself
+    opens those of all GPUs, makes none. The pids are those of the pid namespace that the driver sees, the host's. A GPU
+    that does not answer is left out.
+    """
+    calls = _Calls(module)
+    users: dict[str, GpuUsers] = {}
+    if calls.ask("nvmlInit", None, read=_is_answer):
+        for address, handle in _handles(calls).items():
+            found = _users(calls, address, handle)
+            if found is not None:
+                users[address] = found
+        calls.ask("nvmlShutdown", None)
+    return users, calls.warnings()
 
 
-def _read_until_closed(descriptor: int, deadline: float) -> bytes | None:
-    said = b""
-    waiting = select.poll()
-    waiting.register(descriptor, select.POLLIN | select.POLLHUP)
-    while True:
-        remaining = deadline - time.monotonic()
-        if remaining <= 0 or not waiting.poll(remaining * 1000):
+def _users(calls: _Calls, address: str, handle: t.Any) -> GpuUsers | None:
+    call = "nvmlDeviceGetComputeRunningProcesses"
+    uuid = calls.ask("nvmlDeviceGetUUID", address, handle, read=_text)
+    if not calls.ask("nvmlDeviceGetMigMode", address, handle, read=_mig_mode, codes={NOT_SUPPORTED: False}):
+        pids = calls.ask(call, address, handle, read=_pids)
+        return None if pids is None else GpuUsers(uuid, pids, {})
+    # In MIG mode a GPU's own answer is the sum of its devices', and for the privileged only.
+    by_device: dict[str, tuple[int, ...]] = {}
+    for device in _mig_handles(calls, address, handle):
+        name = calls.ask("nvmlDeviceGetUUID", address, device, read=_text)
+        pids = calls.ask(call, address, device, read=_pids)
+        if name is None or pids is None:
             return None
-        block = os.read(descriptor, 65536)
-        if not block:
-            return said
-        said += block
-
-
-def _reap(child: int) -> str:
-    """Wait for a child that was killed, shortly: one that hangs in the kernel is left to init."""
-    for _attempt in range(100):
-        try:
-            pid, status = os.waitpid(child, os.WNOHANG)
-        except ChildProcessError:
-            return "gone"
-        if pid:
-            return f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"status {os.WEXITSTATUS(status)}"
-        time.sleep(0.01)
-    return "still there"
+        by_device[name] = pids
+    return GpuUsers(uuid, (), by_device)
 
 
 class _Links(t.NamedTuple):
@@ -204,23 +179,12 @@ class _Reader:
             count = calls.ask("nvmlDeviceGetCount", None, read=_number)
             if count is not None:
                 works = True
-                handles = self._handles(count)
+                handles = _handles(calls, count)
                 gpus = {address: self._gpu(address, handle) for address, handle in handles.items()}
                 if want_links and len(handles) > 1:
                     links = self._links(handles)
             calls.ask("nvmlShutdown", None)
         return GpuAnswers(NVML if works else None, gpus, links, calls.warnings())
-
-    def _handles(self, count: int) -> dict[str, t.Any]:
-        handles: dict[str, t.Any] = {}
-        for index in range(min(count, HIGHEST_COUNT)):
-            handle = self._calls.ask("nvmlDeviceGetHandleByIndex", f"number {index}", index)
-            if handle is None:
-                continue
-            address = self._calls.ask("nvmlDeviceGetPciInfo", f"number {index}", handle, read=_address_of)
-            if address is not None:
-                handles.setdefault(address, handle)
-        return dict(sorted(handles.items()))
 
     def _gpu(self, address: str, handle: t.Any) -> GpuAnswer:
         ask = self._calls.ask
@@ -248,21 +212,14 @@ class _Reader:
 
     def _mig_devices(self, address: str, handle: t.Any) -> tuple[MigDevice, ...]:
         ask = self._calls.ask
-        devices = []
-        slots = ask("nvmlDeviceGetMaxMigDeviceCount", address, handle, read=_number) or 0
-        for index in range(min(slots, _MIG_LIMIT)):
-            # A slot without a device is "Not Found".
-            call = "nvmlDeviceGetMigDeviceHandleByIndex"
-            device = ask(call, address, handle, index, codes={NOT_FOUND: None})
-            if device is not None:
-                devices.append(
-                    MigDevice(
-                        uuid=ask("nvmlDeviceGetUUID", address, device, read=_text),
-                        name=ask("nvmlDeviceGetName", address, device, read=_text),
-                        memory_total_mib=ask("nvmlDeviceGetMemoryInfo", address, device, read=_total_mib),
-                    )
-                )
-        return tuple(devices)
+        return tuple(
+            MigDevice(
+                uuid=ask("nvmlDeviceGetUUID", address, device, read=_text),
+                name=ask("nvmlDeviceGetName", address, device, read=_text),
+                memory_total_mib=ask("nvmlDeviceGetMemoryInfo", address, device, read=_total_mib),
+            )
+            for device in _mig_handles(self._calls, address, handle)
+        )
 
     def _links(self, handles: t.Mapping[str, t.Any]) -> dict[tuple[str, str], LinkAnswer]:
         ends = {address: self._links_of(address, handle, handles) for address, handle in handles.items()}
@@ -378,6 +335,31 @@ class _Calls:
         )
 
 
+def _handles(calls: _Calls, count: int | None = None) -> dict[str, t.Any]:
+    """Return the handles of the GPUs by address; ``count`` is asked for where it is not given."""
+    if count is None:
+        count = calls.ask("nvmlDeviceGetCount", None, read=_number) or 0
+    handles: dict[str, t.Any] = {}
+    for index in range(min(count, HIGHEST_COUNT)):
+        handle = calls.ask("nvmlDeviceGetHandleByIndex", f"number {index}", index)
+        if handle is None:
+            continue
+        address = calls.ask("nvmlDeviceGetPciInfo", f"number {index}", handle, read=_address_of)
+        if address is not None:
+            handles.setdefault(address, handle)
+    return dict(sorted(handles.items()))
+
+
+def _mig_handles(calls: _Calls, address: str, handle: t.Any) -> list[t.Any]:
+    slots = calls.ask("nvmlDeviceGetMaxMigDeviceCount", address, handle, read=_number) or 0
+    call = "nvmlDeviceGetMigDeviceHandleByIndex"
+    # A slot without a device is "Not Found".
+    found = [
+        calls.ask(call, address, handle, index, codes={NOT_FOUND: None}) for index in range(min(slots, _MIG_LIMIT))
+    ]
+    return [device for device in found if device is not None]
+
+
 def _said(error: Exception) -> str:
     try:
         text = " ".join(str(error).split())[:200]
@@ -402,6 +384,10 @@ def _number(value: t.Any) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53:
         return value
     raise ValueError(f"the answer is {value!r:.60}, which is not a count or a code")
+
+
+def _pids(processes: t.Iterable[t.Any]) -> tuple[int, ...]:
+    return tuple(sorted({_number(process.pid) for process in processes}))
 
 
 def _node(value: t.Any) -> int | None:

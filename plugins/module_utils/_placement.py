@@ -4,19 +4,9 @@
 
 # This is a PRIVATE part of the collection: do not use it from outside, it may change at any time.
 
-"""Where the threads and the memory of a systemd unit really are, held against the plan.
+"""Where the threads, the memory and the GPUs of a systemd unit really are, held against the plan.
 
-Read (``Reader``) → judge (``judge``) → report (``report``). Processes and threads come and go while they are being
-read; one that is gone is left out. What is there but cannot be read is reported as unknown, never as 0.
-
-Kernel sources of what is read here:
-
-* ``cgroup.procs``: Documentation/admin-guide/cgroup-v2.rst; a pid outside the reader's pid namespace reads as 0.
-* ``/proc/PID/task/TID/status`` (``Cpus_allowed_list``, ``Mems_allowed_list``): fs/proc/array.c, kernel/cgroup/cpuset.c.
-* ``/proc/PID/task/TID/stat`` field 39, the CPU the thread ran on last: fs/proc/array.c, ``do_task_stat``.
-* ``/proc/PID/numa_maps``: fs/proc/task_mmu.c, ``show_numa_map``. Counts are in units of the mapping's
-  ``kernelpagesize_kB``. The policy is the mapping's own, else the one of the main thread, as mm/mempolicy.c,
-  ``mpol_to_str``, prints it.
+``_processes.py`` reads, ``_Verdict`` judges, ``report`` says what was found.
 """
 
 from __future__ import annotations
@@ -28,23 +18,27 @@ import typing as t
 from ansible_collections.numapin.inference.plugins.module_utils._commands import Runner
 from ansible_collections.numapin.inference.plugins.module_utils._cpuset import format_cpulist, parse_cpulist
 from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
+from ansible_collections.numapin.inference.plugins.module_utils._gpu_sources import GpuSources
+from ansible_collections.numapin.inference.plugins.module_utils._gpu_use import SAID_BY, GpuUse, Held, read_gpu_use
 from ansible_collections.numapin.inference.plugins.module_utils._host import Host
-
-# Where systemd's tree can be: unified hosts; hybrid hosts; hosts with cgroup v1 only. The first that has the unit wins.
-_CGROUP_TREES = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd")
+from ansible_collections.numapin.inference.plugins.module_utils._processes import (
+    OWN_KINDS,
+    Memory,
+    Process,
+    Reader,
+    Thread,
+    UnitState,
+    ask_systemd,
+)
 
 _POLICIES = {
     "bind": ("bind",),
     "preferred": ("prefer", "prefer (many)"),
     "interleave": ("interleave", "weighted interleave"),
 }
-_KINDS = ("anonymous", "file", "huge")
 
 _STRAYS_LISTED = 20
 _NAMED_IN_MESSAGE = 5
-# A process with 100,000 mappings has about 10 MiB of it.
-_NUMA_MAPS_LIMIT_BYTES = 64 * 1024 * 1024
-_SYSTEMCTL_TIMEOUT_SECONDS = 30
 
 
 class PlacementError(NumapinError):
@@ -63,6 +57,7 @@ class Planned:
     cpus: frozenset[int]
     memory_nodes: frozenset[int]
     memory_policy: str  # bind | preferred | interleave
+    gpus: tuple[str, ...] | None  # UUIDs, or PCI addresses of GPUs without one; null: nothing is said about GPUs
 
 
 def planned_from(entry: t.Mapping[str, t.Any]) -> Planned:
@@ -107,269 +102,11 @@ def planned_from(entry: t.Mapping[str, t.Any]) -> Planned:
     if policy not in _POLICIES:
         raise PlacementError(f"{where} memory_policy is {policy!r}; allowed are {', '.join(sorted(_POLICIES))}")
 
-    return Planned(name, unit, frozenset(planned_cpus), frozenset(nodes), policy)
+    gpus = entry.get("gpus")
+    if gpus is not None and (not isinstance(gpus, list) or not all(isinstance(gpu, str) and gpu for gpu in gpus)):
+        raise PlacementError(f"{where} gpus is {gpus!r}; it must be a list of UUIDs of GPUs or MIG devices")
 
-
-# --- What is there -------------------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class UnitState:
-    """What systemd says about a unit. The states are null where systemd was not asked (a captured tree)."""
-
-    control_group: str  # below the root of the cgroup tree; empty when the unit has none
-    load_state: str | None = None
-    active_state: str | None = None
-    sub_state: str | None = None
-    result: str | None = None
-
-    @property
-    def exists(self) -> bool:
-        return bool(self.control_group) or self.load_state not in (None, "not-found")
-
-    def __str__(self) -> str:
-        if self.load_state is None:
-            return "has a control group" if self.control_group else "has no control group"
-        if self.load_state != "loaded":
-            return {"not-found": "does not exist", "masked": "is masked"}.get(
-                self.load_state, f"cannot be loaded ({self.load_state})"
-            )
-        because = f", result {self.result}" if self.result not in (None, "", "success") else ""
-        return f"is {self.active_state} ({self.sub_state}{because})"
-
-
-@dataclasses.dataclass(frozen=True)
-class Memory:
-    """The pages of one or more processes, in KiB."""
-
-    kib: dict[int, dict[str, int]]  # node → kind (anonymous, file, huge) → KiB
-    policies: dict[str, int]  # memory policy as the kernel prints it → KiB in mappings under it
-
-    def __add__(self, other: Memory) -> Memory:
-        total = Memory({node: dict(kinds) for node, kinds in self.kib.items()}, dict(self.policies))
-        for node, kinds in other.kib.items():
-            mine = total.kib.setdefault(node, dict.fromkeys(_KINDS, 0))
-            for kind, kib in kinds.items():
-                mine[kind] += kib
-        for policy, kib in other.policies.items():
-            total.policies[policy] = total.policies.get(policy, 0) + kib
-        return total
-
-    def sum_kib(self, kinds: t.Container[str] = _KINDS, nodes: t.Container[int] | None = None) -> int:
-        return sum(
-            kib
-            for node, by_kind in self.kib.items()
-            if nodes is None or node in nodes
-            for kind, kib in by_kind.items()
-            if kind in kinds
-        )
-
-    def locality_percent(self, nodes: t.Container[int], kinds: t.Container[str] = _KINDS) -> float | None:
-        """Share of the pages that are on ``nodes``; null when there are none."""
-        total = self.sum_kib(kinds)
-        # Cut, not rounded: 100 means all of them.
-        return int(1000 * self.sum_kib(kinds, nodes) / total) / 10 if total else None
-
-
-# What a process touches first is placed by its own policy. Pages of files are the page cache's: whoever read the file
-# first decided where they are, so they are counted but not held against anybody.
-OWN_KINDS = ("anonymous", "huge")
-
-
-@dataclasses.dataclass(frozen=True)
-class Thread:
-    tid: int
-    comm: str
-    cpus_allowed: str  # cpulist, as the kernel prints it
-    mems_allowed: str | None  # null on kernels without cpusets
-    is_zombie: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Process:
-    pid: int
-    comm: str
-    last_cpu: int | None  # of its main thread
-    threads: list[Thread]
-    memory: Memory | None  # null: see memory_error
-    memory_error: str | None = None
-
-
-def parse_numa_maps(text: str) -> Memory:
-    """Sum up ``/proc/PID/numa_maps``. Mappings without pages are nowhere and do not count.
-
-    A line is ``ADDRESS POLICY [file=NAME] [heap] [huge] [anon=PAGES] … N0=PAGES … kernelpagesize_kB=KIB``. Blanks in a
-    file's name are escaped, and the counts of the nodes stand together. Raises ValueError or IndexError for what is
-    not written so.
-    """
-    # A process has thousands of mappings, most of them alike in all that counts here: each sort is taken apart once.
-    alike: dict[tuple[str, str, str], int] = {}
-    for line in text.splitlines():
-        words, has_pages, counts = line.partition(" N")
-        if has_pages:
-            sort = (_policy(words), _kind(words, counts), counts)
-            alike[sort] = alike.get(sort, 0) + 1
-
-    kib: dict[int, dict[str, int]] = {}
-    policies: dict[str, int] = {}
-    for (policy, kind, counts), mappings in alike.items():
-        by_node, page_kib = _take_apart(counts)
-        for node, pages in by_node.items():
-            found = mappings * pages * page_kib
-            kib.setdefault(node, dict.fromkeys(_KINDS, 0))[kind] += found
-            policies[policy] = policies.get(policy, 0) + found
-    return Memory(kib, policies)
-
-
-def _policy(words: str) -> str:
-    policy = words.split(" ", 2)[1]
-    # Two policies have a blank in their name: "prefer (many):0" and "weighted interleave:0-1".
-    return " ".join(words.split(" ", 3)[1:3]) if policy in ("prefer", "weighted") else policy
-
-
-def _kind(words: str, counts: str) -> str:
-    if " huge" in words:
-        return "huge"
-    if " file=" not in words:
-        return "anonymous"
-    _before, has_copies, rest = words.partition(" anon=")
-    if not has_copies:
-        return "file"
-    # A private mapping of a file of which every page has become a copy has nothing to do with the file any more.
-    return "anonymous" if int(rest.partition(" ")[0]) >= sum(_take_apart(counts)[0].values()) else "file"
-
-
-def _take_apart(counts: str) -> tuple[dict[int, int], int]:
-    """The pages on each node, and the size of a page in KiB, from ``0=31 N1=7 kernelpagesize_kB=4``."""
-    nodes, _key, page_kib = counts.partition(" kernelpagesize_kB=")
-    pairs = (count.partition("=") for count in nodes.split(" N"))
-    return {int(node): int(pages) for node, _equals, pages in pairs}, int(page_kib)
-
-
-def _status_field(status: str, key: str) -> str | None:
-    _before, found, rest = status.partition(f"\n{key}:\t")
-    return rest.partition("\n")[0] if found else None
-
-
-class Reader:
-    """Reads units' processes, threads and pages below the root of ``host``."""
-
-    def __init__(self, host: Host) -> None:
-        self._host = host
-
-    def enforces_cpusets(self) -> bool:
-        """Whether cgroup v2 has the cpuset controller here, so that AllowedCPUs and AllowedMemoryNodes are a fence."""
-        return "cpuset" in (self._host.read_text("/sys/fs/cgroup/cgroup.controllers") or "").split()
-
-    def find_units(self, units: t.Iterable[str]) -> dict[str, UnitState]:
-        """Find units by the names of their directories: for captured trees, where there is no systemd to ask."""
-        wanted = set(units)
-        found: dict[str, str] = {}
-        for tree in _CGROUP_TREES:
-            waiting = [""]
-            while waiting and wanted - found.keys():
-                group = waiting.pop()
-                for name in self._groups_in(f"{tree}{group}"):
-                    if name in wanted:
-                        found.setdefault(name, f"{group}/{name}")
-                    elif name.endswith(".slice"):
-                        waiting.append(f"{group}/{name}")
-        return {unit: UnitState(found.get(unit, "")) for unit in wanted}
-
-    def processes(self, control_group: str) -> list[Process]:
-        """All processes of a control group and of the groups below it, by pid."""
-        for tree in _CGROUP_TREES:
-            if self._host.exists(f"{tree}{control_group}/cgroup.procs"):
-                found = (self._process(pid) for pid in sorted(self._pids(f"{tree}{control_group}")))
-                return [process for process in found if process is not None]
-        return []
-
-    def _pids(self, directory: str) -> set[int]:
-        # Unreadable: the group is gone, or it is a threaded one, whose processes the group above it lists.
-        listed = (self._host.read_text(f"{directory}/cgroup.procs") or "").split()
-        pids = {int(pid) for pid in listed if pid.isdecimal() and pid != "0"}
-        return pids.union(*(self._pids(f"{directory}/{name}") for name in self._groups_in(directory)))
-
-    def _groups_in(self, directory: str) -> list[str]:
-        names = self._host.list_dir(directory) or []
-        # Links are skipped: the kernel puts none between groups, so one in a captured tree could only lead in a circle.
-        return [
-            name
-            for name in names
-            if self._host.exists(f"{directory}/{name}/cgroup.procs")
-            and self._host.readlink(f"{directory}/{name}") is None
-        ]
-
-    def last_cpu(self, pid: int, tid: int) -> int | None:
-        """The CPU a thread ran on last. Asked for few threads only: with 20,000 of them every further file counts."""
-        # Counted from the last ")", because a name may hold anything.
-        fields = (self._host.read_text(f"/proc/{pid}/task/{tid}/stat") or "").rpartition(")")[2].split()
-        return int(fields[36]) if len(fields) > 36 and fields[36].isdecimal() else None
-
-    def _process(self, pid: int) -> Process | None:
-        tids = sorted(int(tid) for tid in self._host.list_dir(f"/proc/{pid}/task") or [] if tid.isdecimal())
-        threads = [thread for tid in tids if (thread := self._thread(pid, tid)) is not None]
-        if not threads:
-            return None
-        leader = next((thread for thread in threads if thread.tid == pid), threads[0])
-        memory, error = self._memory(pid, threads)
-        return Process(pid, leader.comm, self.last_cpu(pid, leader.tid), threads, memory, error)
-
-    def _thread(self, pid: int, tid: int) -> Thread | None:
-        status = self._host.read_text(f"/proc/{pid}/task/{tid}/status")
-        cpus = _status_field(status, "Cpus_allowed_list") if status else None
-        if not status or cpus is None:
-            return None
-        return Thread(
-            tid=tid,
-            comm=status.partition("\n")[0].partition("\t")[2],
-            cpus_allowed=cpus,
-            mems_allowed=_status_field(status, "Mems_allowed_list"),
-            is_zombie=(_status_field(status, "State") or "").startswith("Z"),
-        )
-
-    def _memory(self, pid: int, threads: list[Thread]) -> tuple[Memory | None, str | None]:
-        # A thread that has ended and waits to be collected has let go of the memory that the others still use.
-        tid = next((thread.tid for thread in threads if not thread.is_zombie), None)
-        if tid is None:
-            return Memory({}, {}), None
-        path = f"/proc/{pid}/numa_maps" if tid == pid else f"/proc/{pid}/task/{tid}/numa_maps"
-        text = self._host.read_text(path, limit_bytes=_NUMA_MAPS_LIMIT_BYTES)
-        if text:
-            try:
-                return parse_numa_maps(text), None
-            except (ValueError, IndexError):
-                return None, f"{path} is not written as Linux writes it"
-        if not self._host.exists(f"/proc/{pid}/task/{tid}"):
-            return Memory({}, {}), None  # it ended while it was read
-        if not self._host.exists(path):
-            return None, f"{path} does not exist: this kernel was built without CONFIG_NUMA"
-        return None, f"{path} cannot be read: that needs root and, in a container, CAP_SYS_PTRACE"
-
-
-def ask_systemd(units: t.Sequence[str], run: Runner) -> dict[str, UnitState]:
-    """What systemd says about ``units``, in one call. Raises PlacementError, CommandError."""
-    if not units:
-        return {}
-    properties = "--property=LoadState,ActiveState,SubState,Result,ControlGroup"
-    answer = run(["systemctl", "show", properties, "--", *units], timeout_seconds=_SYSTEMCTL_TIMEOUT_SECONDS)
-    blocks = answer.stdout.strip("\n").split("\n\n")
-    if answer.rc != 0 or len(blocks) != len(units):
-        raise PlacementError(
-            f"systemctl show did not answer for {', '.join(units)} (exit status {answer.rc}): "
-            f"{answer.stderr.strip() or 'no message'}"
-        )
-    states = {}
-    for unit, block in zip(units, blocks):
-        said = dict(line.partition("=")[::2] for line in block.splitlines())
-        states[unit] = UnitState(
-            control_group=said.get("ControlGroup", ""),
-            load_state=said.get("LoadState"),
-            active_state=said.get("ActiveState"),
-            sub_state=said.get("SubState"),
-            result=said.get("Result"),
-        )
-    return states
+    return Planned(name, unit, frozenset(planned_cpus), frozenset(nodes), policy, None if gpus is None else tuple(gpus))
 
 
 # --- Held against the plan -----------------------------------------------------------------------------------------
@@ -429,6 +166,9 @@ class _Verdict:
         self.threads = [(process.pid, thread) for process in processes for thread in process.threads]
         self.strays: list[tuple[int, Thread]] = []
         self.problems: list[str] = []
+        self.gpu_problems: list[str] = []
+        self.notes: list[str] = []
+        self.held: Held | None = None
         self._sets = _Sets()
         self.cpus_used = frozenset().union(*(self._sets[thread.cpus_allowed] for _pid, thread in self.threads))
 
@@ -438,6 +178,7 @@ class _Verdict:
         if self.strays:
             named = [
                 f"thread {thread.tid} ({thread.comm}) of process {pid} on CPUs {thread.cpus_allowed}"
+                + ("" if thread.last_cpu is None else f", last on {thread.last_cpu}")
                 for pid, thread in self.strays
             ]
             self.problems.append(
@@ -511,9 +252,44 @@ class _Verdict:
             f"{minimum_percent:g} %: {_some(away)}"
         )
 
+    def misplaced_kib(self) -> dict[int, int]:
+        """What its processes placed themselves on nodes that are not planned, by node."""
+        known = sum((process.memory for process in self.processes if process.memory is not None), Memory({}, {}))
+        away = {node: known.sum_kib(OWN_KINDS, [node]) for node in sorted(known.kib.keys() - self.planned.memory_nodes)}
+        return {node: kib for node, kib in away.items() if kib}
+
+    def check_gpus(self, use: GpuUse, age_seconds: float | None, starting_seconds: float) -> None:
+        if self.planned.gpus is None:
+            return
+        held = self.held = use.held(self.planned.gpus, [process.pid for process in self.processes])
+        names = {process.pid: process.comm for process in self.processes}
+        said_by = SAID_BY.get(held.source or "", "")
+        for gpu in held.unplanned:
+            users = ", ".join(f"process {pid} ({names[pid]})" for pid in held.by_gpu[gpu])
+            self.gpu_problems.append(f"GPU {gpu} is held by {users} and is not planned (so says {said_by})")
+        # A model's processes open their GPUs some time after they were started.
+        starts = age_seconds is not None and age_seconds < starting_seconds
+        for gpu in held.missing:
+            told = f"GPU {gpu} is planned and none of its processes holds it (so says {said_by})"
+            (self.notes if starts else self.gpu_problems).append(told)
+        if held.unknown:
+            self.notes.append(f"whether it holds {', '.join(held.unknown)} is unknown: {held.unknown_because}")
+        self.problems.extend(self.gpu_problems)
+
+
+class Bounds(t.NamedTuple):
+    """What is asked of every instance alike.
+
+    A planned GPU that is not held yet is no difference for ``starting_seconds`` after the start of its processes.
+    """
+
+    minimum_locality_percent: float
+    cpuset_enforced: bool
+    starting_seconds: float = 0
+
 
 def report(
-    reader: Reader, planned: Planned, state: UnitState, *, cpuset_enforced: bool, minimum_locality_percent: float
+    reader: Reader, planned: Planned, state: UnitState, bounds: Bounds, gpu_use: GpuUse | None
 ) -> dict[str, t.Any]:
     """One instance: where it is, what is not as planned, and a line about it for people.
 
@@ -523,7 +299,9 @@ def report(
     verdict = _Verdict(planned, processes)
     if processes:
         verdict.check_cpus()
-        verdict.check_memory(cpuset_enforced, minimum_locality_percent)
+        verdict.check_memory(bounds.cpuset_enforced, bounds.minimum_locality_percent)
+        if gpu_use is not None:
+            verdict.check_gpus(gpu_use, reader.age_seconds(processes), bounds.starting_seconds)
     else:
         verdict.problems.append(f"{planned.unit} {state}" + (", but has no process" if state.control_group else ""))
 
@@ -538,8 +316,11 @@ def report(
     answer: dict[str, t.Any] = {
         "name": planned.name,
         "unit": planned.unit,
+        "planned_cpus": format_cpulist(planned.cpus),
+        "planned_memory_nodes": sorted(planned.memory_nodes),
         "ok": not verdict.problems,
         "problems": verdict.problems,
+        "notes": verdict.notes,
         "state": "running" if processes else "stopped" if state.exists else "absent",
         "processes": [_process_report(process) for process in processes],
         "thread_count": len(verdict.threads),
@@ -547,6 +328,7 @@ def report(
         "mems_allowed": _counted(
             (thread.mems_allowed for _pid, thread in verdict.threads if thread.mems_allowed is not None), "nodes"
         ),
+        "last_cpus": _last_cpus(thread for _pid, thread in verdict.threads),
         "stray_thread_count": len(verdict.strays),
         "stray_threads": [
             {
@@ -554,7 +336,7 @@ def report(
                 "tid": thread.tid,
                 "comm": thread.comm,
                 "cpus_allowed": thread.cpus_allowed,
-                "last_cpu": reader.last_cpu(pid, thread.tid),
+                "last_cpu": thread.last_cpu,
                 "planned_cpus": format_cpulist(planned.cpus),
             }
             for pid, thread in verdict.strays[:_STRAYS_LISTED]
@@ -566,9 +348,34 @@ def report(
         else [{"policy": policy, "mib": _mib(kib)} for policy, kib in sorted(memory.policies.items())],
         "locality_percent": None if memory is None else memory.locality_percent(planned.memory_nodes),
         "own_locality_percent": None if memory is None else memory.locality_percent(planned.memory_nodes, OWN_KINDS),
+        "misplaced_mib": None
+        if memory is None
+        else [{"node": node, "mib": _mib(kib)} for node, kib in verdict.misplaced_kib().items()],
+        "gpus": _gpu_report(verdict),
     }
     answer["summary"] = _summary(answer, verdict, memory)
     return answer
+
+
+def _last_cpus(threads: t.Iterable[Thread]) -> list[dict[str, int]]:
+    counted = collections.Counter(thread.last_cpu for thread in threads if thread.last_cpu is not None)
+    return [{"cpu": cpu, "threads": count} for cpu, count in sorted(counted.items())]
+
+
+def _gpu_report(verdict: _Verdict) -> dict[str, t.Any] | None:
+    held = verdict.held
+    if held is None:
+        return None
+    return {
+        "planned": list(verdict.planned.gpus or ()),
+        "held": [{"gpu": gpu, "pids": pids} for gpu, pids in sorted(held.by_gpu.items())],
+        "missing": held.missing,
+        "unplanned": held.unplanned,
+        "unknown": held.unknown,
+        "unknown_because": held.unknown_because,
+        "source": held.source,
+        "problems": verdict.gpu_problems,
+    }
 
 
 def _process_report(process: Process) -> dict[str, t.Any]:
@@ -609,11 +416,18 @@ def _number(count: int, one: str, many: str | None = None) -> str:
 
 
 def read_placement(
-    host: Host, entries: t.Sequence[t.Mapping[str, t.Any]], minimum_locality_percent: float, run: Runner
+    host: Host,
+    entries: t.Sequence[t.Mapping[str, t.Any]],
+    minimum_locality_percent: float,
+    run: Runner,
+    *,
+    gpu_sources: GpuSources = GpuSources(),  # noqa: B008 - an immutable tuple
+    starting_seconds: float = 0,
 ) -> dict[str, t.Any]:
     """Read and judge every instance of ``entries``; the answer is what the module placement_info returns.
 
-    Raises PlacementError for entries or percentages that cannot be meant, and for a systemd that does not answer.
+    Raises PlacementError for entries or percentages that cannot be meant, and NumapinError for a systemd that does not
+    answer.
     """
     if not 0 <= minimum_locality_percent <= 100:
         raise PlacementError(f"minimum_locality_percent is {minimum_locality_percent:g}; it must be from 0 to 100")
@@ -621,15 +435,12 @@ def read_placement(
     units = [planned.unit for planned in plan]
     reader = Reader(host)
     states = ask_systemd(units, run) if host.is_running_machine else reader.find_units(units)
-    cpuset_enforced = reader.enforces_cpusets()
-    instances = [
-        report(
-            reader,
-            planned,
-            states[planned.unit],
-            cpuset_enforced=cpuset_enforced,
-            minimum_locality_percent=minimum_locality_percent,
-        )
-        for planned in plan
-    ]
-    return {"ok": all(one["ok"] for one in instances), "cpuset_enforced": cpuset_enforced, "instances": instances}
+    bounds = Bounds(minimum_locality_percent, reader.enforces_cpusets(), starting_seconds)
+    use = read_gpu_use(host, gpu_sources, wanted=any(planned.gpus for planned in plan))
+    instances = [report(reader, planned, states[planned.unit], bounds, use) for planned in plan]
+    return {
+        "ok": all(one["ok"] for one in instances),
+        "cpuset_enforced": bounds.cpuset_enforced,
+        "instances": instances,
+        "gpu_warnings": list(use.warnings) if use is not None else [],
+    }

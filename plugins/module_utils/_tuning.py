@@ -31,8 +31,14 @@ class Tuning(t.NamedTuple):
     """``tuned``: whether an earlier run left anything to look at. ``notes`` are worth knowing, and no problem."""
 
     tuned: bool
-    problems: list[str]
+    kernel: list[str]
+    hugepages: list[str]
     notes: list[str]
+
+    @property
+    def problems(self) -> list[str]:
+        """What is not as it was tuned."""
+        return self.kernel + self.hugepages
 
 
 class Drift(t.NamedTuple):
@@ -45,17 +51,17 @@ class Drift(t.NamedTuple):
 def read_tuning(host: Host, systemd: Systemd) -> Tuning:
     """Hold the host against what was written down when it was tuned. Raises NumapinError for damaged files."""
     settings = read_config(host)
-    tuning = Tuning(settings is not None, [], [])
+    tuning = Tuning(settings is not None, [], [], [])
     if settings is not None:
         _look_at_settings(host, systemd, settings, tuning)
     if host.read_text(_hugetlb_boot.CONFIG_PATH) is not None:
         tuning = tuning._replace(tuned=True)
         for drift in pool_drift(host, _hugetlb.read_machine(host)):
-            (tuning.notes if drift.allowed else tuning.problems).append(drift.sentence)
+            (tuning.notes if drift.allowed else tuning.hugepages).append(drift.sentence)
         config = _read_boot_config(host)
         if config is not None:
             competitors = pool_competitors(host, pools=bool(config.pools), shm_group=config.shm_gid is not None)
-            tuning.problems.extend(f"{found.sentence}: it fights the pools of huge pages" for found in competitors)
+            tuning.hugepages.extend(f"{found.sentence}: it fights the pools of huge pages" for found in competitors)
     return tuning
 
 
@@ -66,12 +72,12 @@ def _look_at_settings(host: Host, systemd: Systemd, settings: t.Mapping[str, str
         other = sorted({state.before for state in states if state.before not in (None, state.setting.wanted)} - {None})
         if other:
             drifted.add(name)
-            tuning.problems.append(f"{name} is {', '.join(other)}, tuned was {wanted}")
+            tuning.kernel.append(f"{name} is {', '.join(other)}, tuned was {wanted}")
     for found in find_competitors(host, settings):
         if found.yields and found.name not in drifted:
             tuning.notes.append(f"{found.sentence}, but applies {settings[found.name]} again after that")
         else:
-            tuning.problems.append(f"{found.sentence}, tuned was {settings[found.name]}")
+            tuning.kernel.append(f"{found.sentence}, tuned was {settings[found.name]}")
 
 
 def pool_competitors(host: Host, *, pools: bool, shm_group: bool) -> list[Competitor]:

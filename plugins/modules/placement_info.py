@@ -9,7 +9,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: placement_info
-short_description: Prove where the threads and the memory of instances are
+short_description: Prove where the threads, the memory and the GPUs of instances are
 version_added: 0.1.0
 author:
   - numapin.inference contributors (@numapin)
@@ -24,6 +24,11 @@ description:
     V(preferred) and V(interleave) are always read from the mappings.
   - With V(bind) at least O(minimum_locality_percent) of the memory that the processes placed themselves must be on the
     planned nodes.
+  - GPUs are looked at where an entry has C(gpus). Who holds them is what NVML lists as compute processes, else
+    nvidia-smi, and for AMD's GPUs the memory that KFD counts for a process. A GPU that is held and not planned, and one
+    that is planned and not held, are differences.
+  - Where none of them answers, a process that does not have a GPU's device file open does not hold it. An open file
+    proves nothing, as libraries open those of GPUs that they do not use.
   - Processes and threads that end while they are read are left out. What cannot be read is V(null), never V(0).
 requirements:
   - root, to read the memory of other users' processes
@@ -40,6 +45,8 @@ options:
       - C(name) is the name of the instance, C(unit) the full name of its systemd service.
       - C(cpus) is a cpulist such as V(0-3,8), C(memory_nodes) a list of NUMA node ids.
       - C(memory_policy) is V(bind) (the default), V(preferred) or V(interleave).
+      - C(gpus) is a list of UUIDs of GPUs or MIG devices, and of PCI addresses of GPUs without one. When it is left
+        out, GPUs are not looked at.
     type: list
     elements: dict
     required: true
@@ -91,6 +98,12 @@ cpuset_enforced:
   returned: success
   type: bool
   sample: true
+gpu_warnings:
+  description: Why NVML or nvidia-smi did not answer, or not for all GPUs.
+  returned: success
+  type: list
+  elements: str
+  sample: []
 instances:
   description: One entry per entry of O(instances), in the same order.
   returned: success
@@ -105,12 +118,26 @@ instances:
       description: Its systemd unit.
       type: str
       sample: vllm@llama-3-70b-n0.service
+    planned_cpus:
+      description: CPUs of the plan, as a cpulist.
+      type: str
+      sample: 1-31
+    planned_memory_nodes:
+      description: Memory nodes of the plan.
+      type: list
+      elements: int
+      sample: [0]
     ok:
       description: Whether it is as planned.
       type: bool
       sample: true
     problems:
       description: What is not as planned, in sentences that name processes, threads, CPUs and nodes.
+      type: list
+      elements: str
+      sample: []
+    notes:
+      description: What is worth knowing and no difference, such as GPUs of which nobody says who holds them.
       type: list
       elements: str
       sample: []
@@ -168,6 +195,13 @@ instances:
       type: list
       elements: dict
       sample: [{nodes: "0", threads: 212}]
+    last_cpus:
+      description:
+        - On which CPUs its threads ran last (C(cpu)), and how many C(threads) on each. A thread that was moved and
+          sleeps since shows the CPU from before.
+      type: list
+      elements: dict
+      sample: [{cpu: 1, threads: 40}, {cpu: 2, threads: 172}]
     stray_thread_count:
       description: How many threads may run outside the planned CPUs.
       type: int
@@ -228,6 +262,55 @@ instances:
       description: The same of the pages that its processes placed themselves - anonymous memory and hugepages.
       type: float
       sample: 100.0
+    misplaced_mib:
+      description:
+        - How much of what its processes placed themselves is on nodes that are not planned, in MiB by node. V(null)
+          when that is unknown.
+      type: list
+      elements: dict
+      sample: [{node: 1, mib: 12.5}]
+    gpus:
+      description: Which GPUs its processes hold; V(null) where the entry has no C(gpus) or it has no process.
+      type: dict
+      contains:
+        planned:
+          description: GPUs of the plan.
+          type: list
+          elements: str
+          sample: [GPU-00000000-1111-2222-3333-444444444444]
+        held:
+          description: GPUs that its processes hold (C(gpu)), and by which of them (C(pids)).
+          type: list
+          elements: dict
+          sample: [{gpu: GPU-00000000-1111-2222-3333-444444444444, pids: [4711]}]
+        missing:
+          description: GPUs that are planned and not held.
+          type: list
+          elements: str
+          sample: []
+        unplanned:
+          description: GPUs that are held and not planned.
+          type: list
+          elements: str
+          sample: []
+        unknown:
+          description: GPUs that are planned, and of which nobody says who holds them.
+          type: list
+          elements: str
+          sample: []
+        unknown_because:
+          description: Why there are such.
+          type: str
+          sample: null
+        source:
+          description: Who says so - V(nvml), V(nvidia_smi), V(kfd), V(handles) (open device files), or V(null).
+          type: str
+          sample: nvml
+        problems:
+          description: Those of RV(instances[].problems) that are about GPUs.
+          type: list
+          elements: str
+          sample: []
 """
 
 import typing as t
@@ -236,6 +319,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.numapin.inference.plugins.module_utils._commands import run
 from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
+from ansible_collections.numapin.inference.plugins.module_utils._gpu_sources import GpuSources
 from ansible_collections.numapin.inference.plugins.module_utils._host import Host
 from ansible_collections.numapin.inference.plugins.module_utils._placement import read_placement
 
@@ -250,8 +334,13 @@ def main() -> t.NoReturn:
         supports_check_mode=True,
     )
     try:
+        host = Host(module.params["root"])
         placement = read_placement(
-            Host(module.params["root"]), module.params["instances"], module.params["minimum_locality_percent"], run
+            host,
+            module.params["instances"],
+            module.params["minimum_locality_percent"],
+            run,
+            gpu_sources=GpuSources(this_machine=host.is_running_machine),
         )
     except NumapinError as error:
         module.fail_json(msg=str(error))

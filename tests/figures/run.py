@@ -60,6 +60,7 @@ FLEET = ("python", "tests/figures/facts_speed.py", "fleet", "--rounds", "3")
 PLANNER = ("python", "tests/figures/planner_speed.py")
 BINDING = ("python", "tests/figures/binding_speed.py", "--rounds", "5")
 IRQS = ("python", "tests/figures/irq_speed.py", "--rounds", "7")
+PLACEMENT = ("python", "tests/figures/placement_speed.py", "--rounds", "7")
 
 FIGURES = (
     Figure(
@@ -158,6 +159,20 @@ FIGURES = (
         command=IRQS,
         limit_seconds=600,
         at_least=10,
+    ),
+    Figure(
+        name="placement_seconds",
+        unit="s of module time to prove 64 instances with 300 threads each",
+        command=PLACEMENT,
+        limit_seconds=300,
+        at_most=2.0,
+    ),
+    Figure(
+        name="placement_over_bare_loop",
+        unit="times a bare loop that opens and reads the same files: 19,200 threads, 256 processes",
+        command=PLACEMENT,
+        limit_seconds=300,
+        at_most=4.0,
     ),
 )
 

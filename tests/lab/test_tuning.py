@@ -189,10 +189,8 @@ def tell(story: Story) -> None:
 def same(story: Story, one: str, other: str) -> None:
     """Hold two dumps against each other; what differs is the failure's text."""
     # What irq_affinity remembers has the numbers of vectors in it, which each boot deals out anew.
-    before, after = (
-        {line for line in story.dumps[name] if not re.search(r"[0-9a-f]{64} .*/irq-affinity\.json$", line)}
-        for name in (one, other)
-    )
+    left_out = re.compile(r"[0-9a-f]{64} .*/irq-affinity\.json$")
+    before, after = ({line for line in story.dumps[name] if not left_out.search(line)} for name in (one, other))
     assert sorted(before - after) == sorted(after - before) == []
 
 
@@ -294,7 +292,9 @@ def test_sysctls_hold_against_a_profile_that_is_applied_at_boot(story: Story) ->
 
 
 def test_a_reboot_brings_the_same_before_vllm_starts(story: Story) -> None:
+    # With the timer that verify put there in between.
     same(story, "with TuneD at boot", "booted")
+    assert any(line.endswith("/etc/systemd/system/numapin-verify.timer") for line in story.dumps["booted"])
     values = [
         [line for line in story.dumps[name] if line.startswith(("/proc/", "/sys/"))] for name in ("asked", "booted")
     ]

@@ -141,6 +141,11 @@ def complaints(journal: str) -> dict[str, str]:
     return found
 
 
+def looked_at_one(lab: t.Any, name: str) -> Inside:
+    """One inference host as its tools show it."""
+    return look(lab.hosts[name])
+
+
 def looked_at(lab: t.Any) -> dict[str, Inside]:
     """Every inference host as its tools show it."""
     return {name: look(lab.hosts[name]) for name in lab.inference}

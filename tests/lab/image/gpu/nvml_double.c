@@ -11,9 +11,13 @@
  *     PCI_ADDRESS NODE UUID MEMORY_MIB NAME
  *
  * What it says of nodes is what that file says, not what sysfs says. GPUs of one node have LINKS NVLinks to one another, in turn.
+ *
+ * Who computes on a GPU: the engine double's worker of rank N (VLLM::Worker_TPN) on the Nth of its CUDA_VISIBLE_DEVICES, as vLLM's
+ * does; of workers in a pipeline it knows nothing. Beside these, lines "UUID PID" of /run/lab/compute, for a test to tell a lie with.
  * Built on any machine for Debian's oldest: no function whose symbol has a new version in a newer C library.
  */
 
+#include <dirent.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -32,9 +36,19 @@ typedef struct {
     unsigned long long total, free, used;
 } memory_info;
 
+typedef struct {
+    unsigned pid;
+    unsigned long long used;
+    unsigned gpu_instance, compute_instance;
+} process_info;
+
 #define MOST_GPUS 16
+#define MOST_PROCESSES 64
 #define LINKS 4
 #define GPUS "/run/lab/gpus"
+#define COMPUTE "/run/lab/compute"
+#define WORKER "VLLM::Worker"
+#define DEVICES "CUDA_VISIBLE_DEVICES="
 
 typedef struct {
     char address[32], uuid[80], name[96];
@@ -275,5 +289,75 @@ int nvmlDeviceGetP2PStatus(const gpu *one, const gpu *other, unsigned index, uns
 {
     (void)index;
     *status = one->node == other->node ? P2P_OK : P2P_NOT_SUPPORTED;
+    return SUCCESS;
+}
+
+/* A file of a process, with a 0 behind its end. */
+static size_t content(unsigned long long pid, const char *name, char *buffer, size_t size)
+{
+    char path[64];
+    FILE *file;
+    size_t length;
+
+    snprintf(path, sizeof path, "/proc/%llu/%s", pid, name);
+    file = fopen(path, "r");
+    length = file ? fread(buffer, 1, size - 1, file) : 0;
+    if (file != NULL)
+        fclose(file);
+    buffer[length] = 0;
+    return length;
+}
+
+/* Whether a process is the worker that has this GPU. */
+static int has(unsigned long long pid, const gpu *one)
+{
+    static char text[1 << 17];
+    size_t length, at;
+    unsigned rank = 0;
+    char *digits;
+
+    content(pid, "cmdline", text, sizeof text);
+    if (strncmp(text, WORKER, strlen(WORKER)) || strstr(text, "_PP"))
+        return 0;
+    if ((digits = strstr(text, "_TP")))
+        rank = (unsigned)number(digits + 3);
+    length = content(pid, "environ", text, sizeof text);
+    for (at = 0; at < length; at += strlen(text + at) + 1) {
+        char *device = text + at;
+
+        if (strncmp(device, DEVICES, strlen(DEVICES)))
+            continue;
+        for (device += strlen(DEVICES); rank && device; rank--)
+            if ((device = strchr(device, ',')))
+                device++;
+        return device && !strncmp(device, one->uuid, strlen(one->uuid));
+    }
+    return 0;
+}
+
+int nvmlDeviceGetComputeRunningProcesses_v3(const gpu *one, unsigned *room, process_info *infos)
+{
+    unsigned found = 0, fits = infos ? *room : 0;
+    char line[256];
+    struct dirent *entry;
+    DIR *proc = opendir("/proc");
+    FILE *file = fopen(COMPUTE, "r");
+    unsigned long long pids[MOST_PROCESSES];
+
+    while (proc && found < MOST_PROCESSES && (entry = readdir(proc)))
+        if (*entry->d_name >= '0' && *entry->d_name <= '9' && has(number(entry->d_name), one))
+            pids[found++] = number(entry->d_name);
+    if (proc != NULL)
+        closedir(proc);
+    while (file && found < MOST_PROCESSES && fgets(line, sizeof line, file))
+        if (!strncmp(line, one->uuid, strlen(one->uuid)) && line[strlen(one->uuid)] == ' ')
+            pids[found++] = number(line + strlen(one->uuid) + 1);
+    if (file != NULL)
+        fclose(file);
+    *room = found;
+    if (found > fits)
+        return INSUFFICIENT_SIZE;
+    for (unsigned index = 0; index < found; index++)
+        infos[index] = (process_info){.pid = (unsigned)pids[index]};
     return SUCCESS;
 }

@@ -60,6 +60,7 @@ class DoubleMig:
     uuid: str
     name: str
     memory_bytes: int
+    pids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class DoubleGpu:
     mig: tuple[DoubleMig, ...] | None = None
     mig_enabled: bool = False
     links: tuple[int | str | None, ...] = ()
+    pids: tuple[int, ...] = ()
 
 
 @dataclass
@@ -153,6 +155,13 @@ class NvmlDouble:
             return [int(self.gpus[handle].mig_enabled)] * 2
 
         return self._answer("nvmlDeviceGetMigMode", handle, mode)
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: int | DoubleMig) -> t.Any:
+        return self._answer(
+            "nvmlDeviceGetComputeRunningProcesses",
+            self._index(handle),
+            lambda: [SimpleNamespace(pid=pid, usedGpuMemory=None) for pid in self._described(handle).pids],
+        )
 
     def nvmlDeviceGetMaxMigDeviceCount(self, handle: int) -> t.Any:
         return self._answer("nvmlDeviceGetMaxMigDeviceCount", handle, lambda: 7)

@@ -280,7 +280,7 @@ def test_the_directories_of_the_distribution_keep_their_mode(root: Path) -> None
 
 
 def test_drift_and_competitors_are_problems_of_a_tuned_host(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert read_tuning(Host(str(root)), Systemd(no_command)) == (False, [], [])
+    assert read_tuning(Host(str(root)), Systemd(no_command)) == (False, [], [], [])
     run(root, WANTED)
     trees.write(root / "etc/sysctl.conf", "kernel.numa_balancing = 2\n")
     trees.write(root / BALANCING, "1\n")
@@ -291,6 +291,7 @@ def test_drift_and_competitors_are_problems_of_a_tuned_host(root: Path, monkeypa
             "kernel.numa_balancing is 1, tuned was 0",
             "/etc/sysctl.conf line 1 sets kernel.numa_balancing = 2, tuned was 0",
         ],
+        [],
         [],
     )
 

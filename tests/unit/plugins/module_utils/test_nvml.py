@@ -104,6 +104,7 @@ def test_the_double_has_the_calls_that_are_made(host: Host) -> None:
     # And the tests below, which make each of them fail, make each of them.
     double = everything_double()
     read_nvml(double, host)
+    _nvml.read_nvml_processes(double)
     assert set(double.calls) == calls_of_the_double()
 
 

@@ -12,93 +12,24 @@ import pytest
 from ansible_collections.numapin.inference.plugins.module_utils._commands import Result
 from ansible_collections.numapin.inference.plugins.module_utils._host import Host
 from ansible_collections.numapin.inference.plugins.module_utils._placement import (
-    OWN_KINDS,
     PlacementError,
-    UnitState,
-    ask_systemd,
-    parse_numa_maps,
     planned_from,
     read_placement,
 )
-
-SLICE = "/system.slice/system-vllm.slice"
-# Lines as Linux 6.18 and 6.1 print them; the second node is made up.
-BOUND = """\
-00400000 bind:0 file=/usr/bin/python3.11 mapped=31 mapmax=4 N0=31 kernelpagesize_kB=4
-00a8e000 bind:0 heap anon=256 dirty=256 active=0 N0=256 kernelpagesize_kB=4
-7f5c00000000 bind:0
-7f5c10000000 bind:0 stack anon=5 dirty=5 N0=5 kernelpagesize_kB=4
-"""
-
-
-class Machine:
-    """A captured machine that a test makes as it needs it."""
-
-    def __init__(self, root: Path, tree: str = "/sys/fs/cgroup") -> None:
-        self.root = root
-        self.tree = tree
-
-    def write(self, path: str, text: str) -> None:
-        file = self.root / path.lstrip("/")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8")
-
-    def group(self, name: str, *pids: int) -> None:
-        # Every group above has the file as well, empty.
-        parts = name.strip("/").split("/")
-        for depth in range(len(parts)):
-            above = f"{self.tree}/{'/'.join(parts[:depth])}/cgroup.procs"
-            if not (self.root / above.lstrip("/")).exists():
-                self.write(above, "")
-        self.write(f"{self.tree}{name}/cgroup.procs", "".join(f"{pid}\n" for pid in pids))
-
-    def thread(
-        self,
-        pid: int,
-        tid: int,
-        cpus: str,
-        *,
-        mems: str = "0",
-        comm: str = "python3",
-        last_cpu: int = 1,
-        state: str = "S",
-    ) -> None:
-        task = f"/proc/{pid}/task/{tid}"
-        self.write(
-            f"{task}/status",
-            f"Name:\t{comm}\nUmask:\t0022\nState:\t{state} (sleeping)\nTgid:\t{pid}\nCpus_allowed:\t2\n"
-            f"Cpus_allowed_list:\t{cpus}\nMems_allowed:\t00000000,00000001\nMems_allowed_list:\t{mems}\n"
-            "voluntary_ctxt_switches:\t150\n",
-        )
-        fields = ["0"] * 52
-        fields[0:3] = [str(tid), f"({comm})", state]
-        fields[38] = str(last_cpu)
-        self.write(f"{task}/stat", " ".join(fields) + "\n")
-
-    def process(self, pid: int, cpus: str, *, threads: int = 1, numa_maps: str | None = BOUND, **more: t.Any) -> None:
-        for tid in range(pid, pid + threads):
-            self.thread(pid, tid, cpus, **more)
-        if numa_maps is not None:
-            self.write(f"/proc/{pid}/numa_maps", numa_maps)
-
-    def read(self, *entries: dict[str, t.Any], minimum: float = 99) -> dict[str, t.Any]:
-        return read_placement(Host(str(self.root)), entries, minimum, refuse_to_run)
-
-
-def refuse_to_run(argv: t.Sequence[str], timeout_seconds: float) -> Result:
-    raise AssertionError(f"a captured machine has no systemd to ask, but this was run: {argv}")
-
-
-def entry(name: str = "tiny-n0", cpus: str = "1", **more: t.Any) -> dict[str, t.Any]:
-    return {
-        "name": name,
-        "unit": f"vllm@{name}.service",
-        "cpus": cpus,
-        "memory_nodes": [0],
-        "memory_policy": "bind",
-        "port": 8000,
-        **more,
-    }
+from ansible_collections.numapin.inference.plugins.module_utils._processes import (
+    OWN_KINDS,
+    ProcessesError,
+    UnitState,
+    ask_systemd,
+    parse_numa_maps,
+)
+from ansible_collections.numapin.inference.tests.unit.plugins.module_utils.process_trees import (
+    BOUND,
+    SLICE,
+    Machine,
+    entry,
+    refuse_to_run,
+)
 
 
 @pytest.fixture(name="machine")
@@ -123,6 +54,9 @@ def test_an_instance_as_planned(machine: Machine) -> None:
     assert one["cpus_allowed"] == [{"cpus": "1", "threads": 4}]
     assert one["mems_allowed"] == [{"nodes": "0", "threads": 4}]
     assert one["processes"][0]["last_cpu"] == 1
+    assert one["last_cpus"] == [{"cpu": 1, "threads": 4}]
+    assert one["misplaced_mib"] == []
+    assert one["gpus"] is None
     assert [(process["pid"], process["comm"], process["thread_count"]) for process in one["processes"]] == [
         (100, "python3", 3),
         (200, "VLLM::Worker", 1),
@@ -139,7 +73,10 @@ def test_a_stray_thread_is_named(machine: Machine) -> None:
     (one,) = machine.read(entry())["instances"]
     assert one["ok"] is False
     assert one["problems"] == [
-        "1 of 4 threads may run outside the planned CPUs 1: thread 102 (ZMQbg/IO/0) of process 100 on CPUs 0-1"
+        (
+            "1 of 4 threads may run outside the planned CPUs 1:"
+            " thread 102 (ZMQbg/IO/0) of process 100 on CPUs 0-1, last on 0"
+        )
     ]
     assert one["stray_thread_count"] == 1
     assert one["stray_threads"] == [
@@ -174,7 +111,7 @@ def test_all_differences_are_reported_not_only_the_first(machine: Machine) -> No
     machine.process(200, "2", comm="VLLM::Worker", numa_maps=BOUND.replace("bind:0", "default"))
     (one,) = machine.read(entry(cpus="1,3"))["instances"]
     assert len(one["problems"]) == 3
-    assert "thread 200 (VLLM::Worker) of process 200 on CPUs 2" in one["problems"][0]
+    assert "thread 200 (VLLM::Worker) of process 200 on CPUs 2, last on 1" in one["problems"][0]
     assert one["problems"][1] == "no thread may run on CPUs 3 of the planned 1,3"
     assert one["problems"][2] == (
         "process 200 (VLLM::Worker) has memory policy default for 1.1 MiB; planned is bind on nodes 0"
@@ -268,6 +205,7 @@ def test_own_memory_on_another_node_is_named(machine: Machine) -> None:
         "0.2 MiB of process 200 (VLLM::Worker) on node 1"
     )
     assert one["own_locality_percent"] == 89.2
+    assert one["misplaced_mib"] == [{"node": 1, "mib": 0.2}]
     assert one["locality_percent"] == 90.4
     assert machine.read(entry(), minimum=89)["ok"] is True
 
@@ -420,7 +358,7 @@ def test_a_systemd_that_does_not_answer_is_an_error() -> None:
     def run(argv: t.Sequence[str], timeout_seconds: float) -> Result:
         return Result(1, "", "Failed to connect to bus: No such file or directory\n")
 
-    with pytest.raises(PlacementError, match=r"did not answer for vllm@a.service \(exit status 1\): Failed to connect"):
+    with pytest.raises(ProcessesError, match=r"did not answer for vllm@a.service \(exit status 1\): Failed to connect"):
         ask_systemd(["vllm@a.service"], run)
 
 
@@ -446,6 +384,7 @@ def test_a_masked_unit_says_so() -> None:
         ({"memory_nodes": []}, r"tiny-n0: memory_nodes is \[\]; it must be a list of NUMA node ids"),
         ({"memory_nodes": ["0"]}, r"memory_nodes is \['0'\]"),
         ({"memory_nodes": [True]}, r"memory_nodes is \[True\]"),
+        ({"gpus": "GPU-1"}, r"tiny-n0: gpus is 'GPU-1'; it must be a list of UUIDs"),
         ({"memory_policy": "strict"}, r"memory_policy is 'strict'; allowed are bind, interleave, preferred"),
     ],
 )
@@ -479,7 +418,7 @@ class CountingHost(Host):
         return super().read_text(path, limit_bytes)
 
 
-def test_a_thread_costs_one_file_and_a_process_two(tmp_path: Path) -> None:
+def test_a_thread_costs_two_files_and_a_process_one_more(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     names = [f"m-n{number}" for number in range(4)]
     for number, name in enumerate(names):
@@ -492,14 +431,7 @@ def test_a_thread_costs_one_file_and_a_process_two(tmp_path: Path) -> None:
     assert answer["ok"] is True
     assert [one["thread_count"] for one in answer["instances"]] == [60] * 4
     controllers, groups, processes, threads = 1, 4, 4 * 2, 4 * 60
-    assert host.files_read == controllers + groups + 2 * processes + threads
-
-
-def test_only_the_listed_strays_are_asked_for_more(machine: Machine) -> None:
-    machine.process(100, "0-7", threads=300)
-    host = CountingHost(str(machine.root))
-    read_placement(host, [entry()], 99, refuse_to_run)
-    assert host.files_read == 1 + 1 + 2 * 2 + 301 + 20
+    assert host.files_read == controllers + groups + processes + 2 * threads
 
 
 @pytest.mark.parametrize(("pages", "kept"), [(2, True), (7, False)])

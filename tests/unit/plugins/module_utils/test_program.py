@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 import typing as t
@@ -51,6 +52,18 @@ def test_runs_without_ansible_and_holds_what_it_imports(entry: str, tmp_path: Pa
     assert run("3,0-1").stdout == "0-1,3\n"
     assert run("nonsense").returncode == 3
     assert sorted(_program.sources(entry)) == ["_cpuset", "_entry", "_errors"]
+
+
+@pytest.mark.parametrize("name", ["_verify_service", "_irq_service", "_hugetlb_boot"])
+def test_imports_are_those_that_python_finds(name: str) -> None:
+    package = "ansible_collections.numapin.inference.plugins.module_utils"
+    for source in _program.sources(name).values():
+        found = set()
+        for statement in ast.walk(ast.parse(source)):
+            if isinstance(statement, ast.ImportFrom) and (statement.module or "").startswith(package):
+                own = (statement.module or "")[len(package) + 1 :]
+                found |= {own} if own else {alias.name for alias in statement.names}
+        assert set(_program._imports(source)) == found
 
 
 def test_same_code_same_bytes(entry: str) -> None:
