@@ -55,7 +55,7 @@ lab-down: ## stop them
 ## The contributor's part
 
 .PHONY: test check
-test: check nginx oracle engine fuzz-some sanity units integration lab-facts lab-machines lab-irqs lab-tuning molecule-lab molecule ## everything, one after the other
+test: check report-test nginx oracle engine fuzz-some sanity units integration lab-facts lab-machines lab-irqs lab-tuning molecule-lab molecule ## everything, one after the other
 	@now=$$(( $$(date +%s) - NUMAPIN_STARTED )); printf '\n==== all of make test passed in %d:%02d\n' $$((now / 60)) $$((now % 60))
 
 check: lint types unit ## the fast part: lint, types and unit tests, no container
@@ -100,6 +100,16 @@ fuzz: $(ENVIRONMENT) $(DEV) ## 10,000 randomly damaged trees: facts or a clear e
 # The same ones in every run, so that a change is judged by itself; make fuzz looks for new ones.
 fuzz-some: $(ENVIRONMENT) $(DEV) ## the same with 3,000 of them
 	@$(STEP) 10m "damaged trees, some" $(BIN)/python tests/fuzz/damaged_trees.py --seed 960481854 --count 3000
+
+.PHONY: report-browser report-test report-images
+report-browser: $(ENVIRONMENT) $(DEV)
+	@$(STEP) 10m "a browser for the report" tools/apt-install chromium fonts-dejavu-core
+
+report-test: report-browser ## the fleet's report in a real Chromium: complete, safe, accessible, fast with 1,000 hosts
+	@$(STEP) 5m "pytest: the report in a browser" pytest -n 2 -q tests/report
+
+report-images: report-browser ## the same, and its pictures go into docs/images
+	@$(STEP) 5m "pytest: the report in a browser, with pictures" pytest -q tests/report --images docs/images
 
 .PHONY: oracle
 oracle: $(ENVIRONMENT) $(DEV) ## the topology reader against hwloc, on the machines captured for hwloc's own tests

@@ -50,7 +50,7 @@ EXAMPLES = r"""
   ansible.builtin.set_fact:
     report: >-
       {{ groups['inference'] | map('extract', hostvars, 'report_part') | select('defined')
-         | numapin.inference.fleet_report(expected=groups['inference'], title='Fleet', generated=now(utc=true).isoformat()) }}
+         | numapin.inference.fleet_report(expected=groups['inference'], title='Fleet', generated='2026-11-25') }}
 """
 
 RETURN = r"""

@@ -18,7 +18,10 @@ if t.TYPE_CHECKING:
 
 
 def read_vectors(host: Host) -> list[dict[str, t.Any]]:
-    """Return every vector of a NIC, an RDMA device, an NVMe disk or a GPU, by device and place; shape: RETURN of irq_info."""
+    """Return every vector of a NIC, an RDMA device, an NVMe disk or a GPU, by device and place.
+
+    Shape: RETURN of irq_info.
+    """
     machine = Machine(host)
     return [
         _shown(machine, address, vector)

@@ -14,8 +14,8 @@ version_added: 0.1.0
 author:
   - numapin.inference contributors (@numapin)
 description:
-  - Reads, for every interrupt vector of a network card, an RDMA device, an NVMe disk or a GPU, which CPUs were requested
-    and where the kernel lets it land.
+  - Reads, for every interrupt vector of a network card, an RDMA device, an NVMe disk or a GPU, which CPUs were
+    requested, and where the kernel lets it land.
   - What cannot be read is V(null), never V(0).
 attributes:
   check_mode:

@@ -15,7 +15,11 @@ from __future__ import annotations
 import typing as t
 from collections.abc import Mapping, Sequence
 
-from ansible_collections.numapin.inference.plugins.module_utils._cpuset import CpusetError, format_cpulist, parse_cpulist
+from ansible_collections.numapin.inference.plugins.module_utils._cpuset import (
+    CpusetError,
+    format_cpulist,
+    parse_cpulist,
+)
 from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
 from ansible_collections.numapin.inference.plugins.plugin_utils._plain import describe_type, plain
 from ansible_collections.numapin.inference.plugins.plugin_utils._words import count
@@ -231,6 +235,8 @@ def _dictionaries(value: object, what: str, whose: str) -> list[Dict] | None:
     if value is None:
         return None
     if not isinstance(value, (list, tuple)) or not all(isinstance(one, Mapping) for one in value):
-        raise ReportError(f"{whose}: {what} is {describe_type(value)} ({str(value)[:60]!r}); a list of dictionaries is needed")
+        raise ReportError(
+            f"{whose}: {what} is {describe_type(value)} ({str(value)[:60]!r}), but it must be a list of dictionaries"
+        )
     found = plain(value)
     return list(found)

@@ -6,7 +6,7 @@
 
 """The report for machines → what its page draws: who has which CPU, where threads and interrupts are, what to search.
 
-CPU sets stay cpulists, which are short: with a thousand hosts the page is a few MiB, and takes a set apart when it draws.
+CPU sets stay cpulists, which are short; the page takes a set apart when it draws it.
 """
 
 from __future__ import annotations
@@ -35,6 +35,11 @@ def host_view(host: Mapping[str, t.Any]) -> Dict:
     plan = host["plan"] or {"nodes": [], "balancer": None, "instances": []}
     gpus = [_gpu(number, gpu, plan["instances"]) for number, gpu in enumerate(topology.get("gpus") or ())]
     instances = _instances(host, plan, gpus)
+    for gpu in gpus:
+        gpu["held_by"] = [
+            number for number, instance in enumerate(instances) if gpu["names"] & set(instance["held_gpus"] or ())
+        ]
+        del gpu["names"]
     view = {key: host[key] for key in ("name", "address", "state", "error", "problems", "warnings", "notes", "models")}
     return {
         **view,
@@ -64,7 +69,9 @@ def _cpu_roles(topology: Mapping[str, t.Any], plan: Mapping[str, t.Any]) -> list
     for number, instance in enumerate(plan["instances"]):
         claims.append(("api_server", number, cpus_of(instance["api_server_cpus"] or None)))
         claims.append(("instance", number, cpus_of(instance["cpus"])))
-    claims.append(("housekeeping", None, frozenset().union(*(cpus_of(one["housekeeping_cpus"]) for one in plan["nodes"]))))
+    claims.append(
+        ("housekeeping", None, frozenset().union(*(cpus_of(one["housekeeping_cpus"]) for one in plan["nodes"])))
+    )
     everything = frozenset().union(*(cpus_of(node["cpus"]) for node in topology.get("nodes") or ()))
     allowed = topology.get("allowed_cpus")
     if allowed is not None:
@@ -72,9 +79,9 @@ def _cpu_roles(topology: Mapping[str, t.Any], plan: Mapping[str, t.Any]) -> list
     claims.append(("free", None, everything))
     taken: frozenset[int] = frozenset()
     roles = []
-    for role, number, cpus in claims:
+    for role, owner, cpus in claims:
         if cpus - taken:
-            roles.append({"role": role, "instance": number, "cpus": format_cpulist(cpus - taken)})
+            roles.append({"role": role, "instance": owner, "cpus": format_cpulist(cpus - taken)})
         taken |= cpus
     return roles
 
@@ -100,9 +107,14 @@ def _placed(found: Mapping[str, t.Any] | None) -> Dict:
     keys = (
         *("ok", "state", "problems", "summary", "thread_count", "cpus_allowed", "mems_allowed", "stray_thread_count"),
         *("stray_threads", "processes", "pages_mib_by_node", "memory_policies", "locality_percent"),
-        "own_locality_percent",
+        *("own_locality_percent", "last_cpus", "notes"),
     )
-    return {key: (found or {}).get(key) for key in keys}
+    placed = {key: (found or {}).get(key) for key in keys}
+    # The plan's own ``gpus`` are those that it was given.
+    held = (found or {}).get("gpus") or {}
+    placed["held_gpus"] = [entry["gpu"] for entry in held["held"]] if held.get("held") is not None else None
+    placed["gpu_problems"] = held.get("problems") or []
+    return placed
 
 
 def _letters(number: int) -> str:
@@ -120,13 +132,12 @@ def _packages(topology: Mapping[str, t.Any]) -> list[Dict]:
 
 
 def _node(node: Mapping[str, t.Any], topology: Mapping[str, t.Any], instances: Sequence[Mapping[str, t.Any]]) -> Dict:
-    pages = []
-    for number, instance in enumerate(instances):
-        for entry in instance["pages_mib_by_node"] or ():
-            if entry["node"] == node["id"]:
-                pages.append(
-                    {"instance": number, "mib": entry["total"], "planned": node["id"] in instance["memory_nodes"]}
-                )
+    pages = [
+        {"instance": number, "mib": entry["total"], "planned": node["id"] in instance["memory_nodes"]}
+        for number, instance in enumerate(instances)
+        for entry in instance["pages_mib_by_node"] or ()
+        if entry["node"] == node["id"]
+    ]
     return {
         **_picked(node, "id", "kind", "cpus", "memory_total_mib", "memory_free_mib", "hugepages", "numastat"),
         "distances": node.get("distances"),
@@ -157,6 +168,7 @@ def _gpu(number: int, gpu: Mapping[str, t.Any], instances: Sequence[Mapping[str,
     return {
         **_picked(gpu, "uuid", "pci_address", "name", "vendor", "memory_total_mib", "node", "node_source"),
         "number": number,
+        "names": own,
         "mig": [one["name"] for one in devices],
         "instances": [index for index, one in enumerate(instances) if own & set(one["gpus"] or ())],
         "links": [_picked(link, "pci_address", "kind", "nvlinks", "path") for link in gpu.get("links") or ()],

@@ -68,7 +68,7 @@ function table(caption, headings, rows, marked) {
     });
     return element("tr", { class: marked && marked(index) ? "bad" : null }, ...cells);
   });
-  return element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
+  return element("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": caption },
     element("table", {},
       element("caption", {}, caption),
       element("thead", {}, element("tr", {}, ...headings.map((text) => element("th", { scope: "col" }, text)))),
@@ -84,7 +84,7 @@ const STATES = {
   drifted: ["✗ not as planned", "bad"],
   not_deployed: ["… not deployed", "warn"],
   not_verified: ["? not verified", "none"],
-  failed: ["✗ not looked at", "bad"],
+  failed: ["✗ failed", "bad"],
   unreachable: ["✗ unreachable", "bad"],
 };
 

@@ -40,7 +40,7 @@ function drawHost(host) {
   svg.setAttribute("viewBox", `0 0 ${widest} ${top}`);
   svg.setAttribute("width", widest);
   svg.setAttribute("height", top);
-  return element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Drawing of ${host.name}` }, svg);
+  return element("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": `Drawing of ${host.name}` }, svg);
 }
 
 // Up to four nodes side by side; a package stays whole.
@@ -78,7 +78,7 @@ function packageGroups(host) {
 function cpuStates(host) {
   const cpus = new Map();
   const of = (cpu) => {
-    if (!cpus.has(cpu)) cpus.set(cpu, { role: "free", instance: null, threads: new Map(), outside: new Map(), strays: [], interrupts: [] });
+    if (!cpus.has(cpu)) cpus.set(cpu, { role: "free", instance: null, threads: new Map(), outside: new Map(), last: [], strays: [], interrupts: [] });
     return cpus.get(cpu);
   };
   for (const { role, instance, cpus: list } of host.cpus) {
@@ -92,6 +92,7 @@ function cpuStates(host) {
         where.set(instance.name, (where.get(instance.name) || 0) + threads);
       }
     }
+    for (const { cpu, threads } of instance.last_cpus || []) of(cpu).last.push(`${threads} of ${instance.name}`);
     for (const thread of instance.stray_threads || []) {
       if (thread.last_cpu !== null) of(thread.last_cpu).strays.push(`${thread.comm} (thread ${thread.tid}) of ${instance.name}`);
     }
@@ -118,21 +119,22 @@ function roleInWords(host, cpu) {
 }
 
 function drawCpu(host, number, x, y, states) {
-  const cpu = states.get(number) || { role: "free", instance: null, threads: new Map(), outside: new Map(), strays: [], interrupts: [] };
+  const cpu = states.get(number) || { role: "free", instance: null, threads: new Map(), outside: new Map(), last: [], strays: [], interrupts: [] };
   const colour = cpu.instance === null ? cpu.role : `i${cpu.instance % 8}`;
   const letter = cpu.instance === null ? { housekeeping: "h", nginx: "n", offline: "×", isolated: "–" }[cpu.role] : host.instances[cpu.instance].label;
   const words = [`CPU ${number}: ${roleInWords(host, cpu)}`];
   const group = drawn("g", { "data-cpu": number, "data-role": cpu.role });
   group.append(drawn("rect", { class: `cpu ${colour} ${cpu.role}`, x, y, width: CELL, height: CELL, rx: 2 }));
-  if (letter) group.append(drawn("text", { class: "on-cpu", x: x + CELL / 2, y: y + 12 }, letter));
+  if (letter) group.append(drawn("text", { class: "on-cpu", x: x + CELL / 2, y: y + 11 }, letter));
   if (cpu.threads.size) {
-    group.append(drawn("rect", { class: "threads", x: x + 2, y: y + CELL - 3.5, width: CELL - 4, height: 2 }));
+    group.append(drawn("rect", { class: "threads", x: x + 2, y: y + CELL - 5.5, width: CELL - 4, height: 1.5 }));
     words.push(...[...cpu.threads].map(([name, threads]) => `${count(threads, "thread")} of ${name} may run here, as planned`));
   }
   if (cpu.outside.size) {
-    group.append(drawn("rect", { class: "misplaced", x, y: y + CELL - 4, width: CELL, height: 4 }));
+    group.append(drawn("rect", { class: "misplaced", x, y: y + CELL - 3.5, width: CELL, height: 3.5 }));
     words.push(...[...cpu.outside].map(([name, threads]) => `${count(threads, "thread")} of ${name} may run here, NOT as planned`));
   }
+  if (cpu.last.length) words.push(`threads that ran here last: ${cpu.last.join(", ")}`);
   if (cpu.interrupts.length) {
     group.append(drawn("path", { class: "interrupt", d: `M${x} ${y}h6l-6 6z` }));
     words.push(`interrupts: ${cpu.interrupts.join(", ")}`);
@@ -193,8 +195,9 @@ function drawNode(svg, host, node, left, top, height, states, places) {
     y = drawCache(svg, host, cache, left + PAD - 3, y, inner + 6, states) + 4;
   }
   if (node.id !== null) y = drawMemory(svg, host, node, left + PAD, y + 4, inner);
-  y = drawGpus(svg, host, node, left + PAD, y + 6, inner, places);
-  drawOthers(svg, host, node, left + PAD, y, inner);
+  // GPUs come last: their links go on from there.
+  y = drawOthers(svg, host, node, left + PAD, y + 6, inner);
+  drawGpus(svg, host, node, left + PAD, y, inner, places);
 }
 
 function drawCache(svg, host, cache, left, top, width, states) {
@@ -237,18 +240,22 @@ function drawGpus(svg, host, node, left, top, width, places) {
     const y = top + Math.floor(index / 4) * 46;
     const names = gpu.instances.map((number) => host.instances[number].name);
     const letters = gpu.instances.map((number) => host.instances[number].label).join(" ");
-    const group = drawn("g", { "data-gpu": or(gpu.uuid, gpu.pci_address) });
+    const wrong = gpu.held_by.filter((number) => !gpu.instances.includes(number)).map((number) => host.instances[number].name);
+    const group = drawn("g", { "data-gpu": or(gpu.uuid, gpu.pci_address), "data-held-wrongly": wrong.length || null });
     group.append(
       drawn("rect", { class: gpu.instances.length ? `device i${gpu.instances[0] % 8}` : "device", x, y, width: wide, height: 40, rx: 4 }),
       drawn("text", { class: "strong", x: x + 5, y: y + 15 }, `GPU${gpu.number}${letters ? ` ${letters}` : ""}`),
       drawn("text", { class: "small", x: x + 5, y: y + 27 }, gib(gpu.memory_total_mib)),
       drawn("text", { class: "small", x: x + 5, y: y + 37 }, gpu.mig.length ? `${gpu.mig.length} MIG` : gpu.pci_address.slice(-7)),
       drawn("title", {}, [`${or(gpu.name, `${gpu.vendor} GPU`)} ${gpu.pci_address} ${or(gpu.uuid, "")}`,
-        names.length ? `given to ${names.join(", ")}` : "given to nobody", `its node is said by: ${gpu.node_source}`].join("\n")));
+        names.length ? `given to ${names.join(", ")}` : "given to nobody", ...wrong.map((name) => `held by ${name}, NOT as planned`), `its node is said by: ${gpu.node_source}`].join("\n")));
+    if (wrong.length) {
+      group.append(drawn("rect", { class: "stray", x: x - 1, y: y - 1, width: wide + 2, height: 42, rx: 4 }),
+        drawn("circle", { class: "stray", cx: x + wide - 2, cy: y + 2, r: 6 }), drawn("text", { class: "stray", x: x + wide - 2, y: y + 5 }, "!"));
+    }
     svg.append(group);
     places.set(gpu.pci_address, [x + wide / 2, y + 40]);
   });
-  return top + Math.ceil(gpus.length / 4) * 46;
 }
 
 function drawOthers(svg, host, node, left, top, width) {
@@ -265,6 +272,7 @@ function drawOthers(svg, host, node, left, top, width) {
       drawn("text", { class: "small", x: x + 5, y: y + 11.5 }, text.length > 32 ? `${text.slice(0, 31)}…` : text,
         drawn("title", {}, `${text} ${or(device.pci_address, "")} ${or(device.driver, or(device.model, ""))}`)));
   });
+  return top + Math.ceil(others.length / 2) * 20;
 }
 
 // NVLinks as curves below the boxes; what only PCIe connects stands in the table of links.

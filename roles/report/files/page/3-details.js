@@ -69,7 +69,7 @@ function instanceTable(host) {
     `${instance.memory_policy} ${(instance.memory_nodes || []).join(", ")}${instance.memory_mib ? `, needs ${gib(instance.memory_mib)}` : ""}`,
     instance.pages_mib_by_node === null ? null : instance.pages_mib_by_node.map((one) => `${one.node}: ${gib(one.total)}`).join("; "),
     instance.locality_percent === null ? null : `${instance.locality_percent} % (own ${or(instance.own_locality_percent, "–")} %)`,
-    instance.gpu_numbers.map((number) => `GPU${number}`).join(", ") || (instance.gpus || []).join(", "),
+    [instance.gpu_numbers.map((number) => `GPU${number}`).join(", ") || (instance.gpus || []).join(", "), ...instance.gpu_problems].join("; "),
     instance.port,
   ]);
   return table("Instances: planned, and where they really are", headings, rows, (index) => host.instances[index].ok === false);
@@ -168,7 +168,7 @@ function plot(benchmark) {
       drawn("text", { class: "small", x: width - 56, y: y + 4 }, middle.toLocaleString("en", { maximumSignificantDigits: 4 })));
   });
   const better = benchmark.better ? `, ${benchmark.better} is better` : "";
-  return element("div", {}, element("h4", {}, `${benchmark.title} (${benchmark.unit}${better})`),
-    element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": benchmark.title }, svg),
+  return element("div", {}, element("h3", {}, `${benchmark.title} (${benchmark.unit}${better})`),
+    element("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": benchmark.title }, svg),
     benchmark.verdict ? element("p", {}, benchmark.verdict) : null);
 }

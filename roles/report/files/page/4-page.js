@@ -9,7 +9,9 @@ const report = JSON.parse(document.getElementById("report-data").textContent);
 const at = (id) => document.getElementById(id);
 const SHOWN_AT_ONCE = 20;
 const PRINTED_AT_ONCE = 50;
+const LISTED_AT_ONCE = 200;
 const rows = report.hosts.map(hostRow);
+let shown = rows;
 
 function hostRow(host) {
   const facts = host.nodes.length
@@ -62,10 +64,11 @@ function showAttention() {
 }
 
 function goTo(row) {
-  if (row.item.hidden) {
+  if (!shown.includes(row)) {
     at("search").value = at("state").value = at("model").value = "";
     filter();
   }
+  if (!row.item.isConnected) list(Infinity);
   openRow(row);
   row.opened.scrollIntoView();
   row.opened.querySelector("summary").focus({ preventScroll: true });
@@ -83,18 +86,21 @@ function filter() {
   const words = at("search").value.toLowerCase().split(/\s+/).filter(Boolean);
   const state = at("state").value;
   const model = at("model").value;
-  let shown = 0;
-  for (const { host, item } of rows) {
-    const fits = words.every((word) => host.search.includes(word)) && (model === "" || host.served.includes(model)) &&
-      (state === "" || host.state === state || (state === "attention" && Boolean(host.error || host.problems.length || host.warnings.length)));
-    if (item.hidden === fits) item.hidden = !fits;
-    if (fits) shown += 1;
-  }
-  at("shown").textContent = shown === rows.length ? `All ${count(shown, "host")}.` : `${shown} of ${count(rows.length, "host")}.`;
+  shown = rows.filter(({ host }) => words.every((word) => host.search.includes(word)) && (model === "" || host.served.includes(model)) &&
+      (state === "" || host.state === state || (state === "attention" && Boolean(host.error || host.problems.length || host.warnings.length))));
+  list(LISTED_AT_ONCE);
+  at("shown").textContent = shown.length === rows.length ? `All ${count(rows.length, "host")}.` : `${shown.length} of ${count(rows.length, "host")}.`;
+}
+
+// Taking all out and some in is much faster than hiding the others: there is nothing to lay out in between.
+function list(limit) {
+  at("host-list").replaceChildren(...shown.slice(0, limit).map((row) => row.item));
+  at("more").hidden = shown.length <= limit;
+  at("more").textContent = `List the other ${count(shown.length - limit, "host")}`;
 }
 
 function openShown() {
-  rows.filter((row) => !row.item.hidden).slice(0, PRINTED_AT_ONCE).forEach(openRow);
+  shown.slice(0, PRINTED_AT_ONCE).forEach(openRow);
 }
 
 function isDark() {
@@ -108,10 +114,13 @@ function start() {
   fillSelects();
   at("benchmarks").hidden = report.benchmarks.length === 0;
   at("benchmark-list").append(...report.benchmarks.map(plot));
-  at("host-list").append(...rows.map((row) => row.item));
   filter();
   for (const id of ["search", "state", "model"]) at(id).addEventListener("input", filter);
   at("filters").addEventListener("submit", (event) => event.preventDefault());
+  at("more").addEventListener("click", () => {
+    list(Infinity);
+    shown[LISTED_AT_ONCE].opened.querySelector("summary").focus();
+  });
   at("open-shown").addEventListener("click", openShown);
   at("close-all").addEventListener("click", () => rows.forEach((row) => { row.opened.open = false; }));
   at("theme").setAttribute("aria-pressed", `${isDark()}`);
@@ -121,7 +130,7 @@ function start() {
   });
   if (rows.length <= 4) rows.forEach(openRow);
   // What is shown is what is printed; a fleet would be a book, so a large one is printed as it is open.
-  addEventListener("beforeprint", () => { if (rows.filter((row) => !row.item.hidden).length <= PRINTED_AT_ONCE) openShown(); });
+  addEventListener("beforeprint", () => { if (shown.length <= PRINTED_AT_ONCE) openShown(); });
 }
 
 start();
