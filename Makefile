@@ -55,7 +55,7 @@ lab-down: ## stop them
 ## The contributor's part
 
 .PHONY: test check
-test: check report-test nginx oracle engine fuzz-some sanity units integration lab-facts lab-machines lab-irqs lab-tuning molecule-lab molecule ## everything, one after the other
+test: check report-test monitoring nginx oracle engine fuzz-some sanity units integration lab-facts lab-machines lab-irqs lab-tuning molecule-lab molecule ## everything, one after the other
 	@now=$$(( $$(date +%s) - NUMAPIN_STARTED )); printf '\n==== all of make test passed in %d:%02d\n' $$((now / 60)) $$((now % 60))
 
 check: lint types unit ## the fast part: lint, types and unit tests, no container
@@ -110,6 +110,10 @@ report-test: report-browser ## the fleet's report in a real Chromium: complete, 
 
 report-images: report-browser ## the same, and its pictures go into docs/images
 	@$(STEP) 5m "pytest: the report in a browser, with pictures" pytest -q tests/report --images docs/images
+
+.PHONY: monitoring
+monitoring: $(ENVIRONMENT) $(DEV) ## rules, dashboards and scrape configuration with a real Prometheus, on loopback
+	@$(STEP) 5m "pytest: Prometheus, rules, dashboards" tools/prometheus pytest -q tests/monitoring
 
 .PHONY: oracle
 oracle: $(ENVIRONMENT) $(DEV) ## the topology reader against hwloc, on the machines captured for hwloc's own tests
