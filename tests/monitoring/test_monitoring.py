@@ -204,6 +204,19 @@ def test_what_is_scraped(rendered: Path, node_port: int) -> None:
     assert source["datasources"][0]["uid"] == panels(DASHBOARDS[0])[1]["datasource"]["uid"]
 
 
+def test_a_prometheus_of_somebody_elses_gets_our_files_only(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs" / "scrape.yml"
+    render(tmp_path, monitoring_install_method="existing", monitoring_grafana=False, monitoring_scrape_file=str(theirs))
+    written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    jobs = ("node", "nginx", "vllm", "dcgm")
+    assert written == {
+        *("inventory.yml", "prometheus/numapin/rules.yml", "theirs/scrape.yml"),
+        *(f"prometheus/numapin/{job}.json" for job in jobs),
+    }
+    scraped = yaml.safe_load(theirs.read_text(encoding="utf-8"))
+    assert [one["job_name"] for one in scraped["scrape_configs"]] == list(jobs)
+
+
 def test_a_drift_fires_within_two_intervals_and_clears(tmp_path: Path, rendered: Path, node_port: int) -> None:
     """Real Prometheus, real node_exporter, and what role verify's timer writes."""
     port = free_port()
