@@ -57,7 +57,7 @@ lab-down: ## stop them
 
 # make test has two lanes that run beside each other: in one what needs machines of the lab, in the other all the rest. They share
 # nothing but .venv and the system's packages. The two scenarios take most of the memory, so that one comes early and one late.
-HERE := lint types unit-tree units sanity nginx oracle engine fuzz-some integration molecule
+HERE := lint types unit-tree units sanity nginx oracle engine fuzz-some report-test monitoring integration molecule
 LAB := lab-machines molecule-lab lab-facts lab-irqs lab-tuning
 
 .PHONY: test check
@@ -111,6 +111,20 @@ fuzz: $(ENVIRONMENT) $(DEV) ## 10,000 randomly damaged trees: facts or a clear e
 # The same ones in every run, so that a change is judged by itself; make fuzz looks for new ones.
 fuzz-some: $(ENVIRONMENT) $(DEV) ## the same with 3,000 of them
 	@$(STEP) 10m "damaged trees, some" $(BIN)/python tests/fuzz/damaged_trees.py --seed 960481854 --count 3000
+
+.PHONY: report-browser report-test report-images
+report-browser: $(ENVIRONMENT) $(DEV)
+	@$(STEP) 10m "a browser for the report" tools/apt-install chromium fonts-dejavu-core
+
+report-test: report-browser ## the fleet's report in a real Chromium: complete, safe, accessible, fast with 1,000 hosts
+	@$(STEP) 5m "pytest: the report in a browser" pytest -n 2 -q tests/report
+
+report-images: report-browser ## the same, and its pictures go into docs/images
+	@$(STEP) 5m "pytest: the report in a browser, with pictures" pytest -q tests/report --images docs/images
+
+.PHONY: monitoring
+monitoring: $(ENVIRONMENT) $(DEV) ## rules, dashboards and scrape configuration with a real Prometheus, on loopback
+	@$(STEP) 5m "pytest: Prometheus, rules, dashboards" tools/prometheus pytest -q tests/monitoring
 
 .PHONY: oracle
 oracle: $(ENVIRONMENT) $(DEV) ## the topology reader against hwloc, on the machines captured for hwloc's own tests
