@@ -308,8 +308,8 @@ def running(
     test = subprocess.run([*command, "-t", "-q"], check=False, capture_output=True, text=True, timeout=20)
     assert test.returncode == 0, test.stderr
     process = subprocess.Popen([*command, "-g", "daemon off;"], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    ports = (settings[f"load_balancer_{name}"] for name in ("port", "status_port", "tls_port"))
-    balancer = Balancer(directory, *ports, process, settings, backends)
+    port, status_port, tls_port = (settings[f"load_balancer_{name}port"] for name in ("", "status_", "tls_"))
+    balancer = Balancer(directory, port, status_port, tls_port, process, settings, backends)
     try:
         deadline = time.monotonic() + 10
         while balancer.version() is None:
