@@ -313,6 +313,7 @@ def test_unusable_settings_are_refused_without_a_key_in_the_message(tmp_path: Pa
             "load_balancer_keys": CLIENTS,
             "load_balancer_method": "session",
             "load_balancer_get_paths": ["/v1/other"],
+            "load_balancer_location_snippet": "proxy_send_timeout 5s; proxy_set_header X-Mine 1;",
         },
     )
     assert result.returncode != 0
@@ -323,6 +324,7 @@ def test_unusable_settings_are_refused_without_a_key_in_the_message(tmp_path: Pa
         "load_balancer_tls_key is no private key",
         'load_balancer_tls_key_file is \\"relative.key\\"',
         'load_balancer_get_paths has \\"/v1/other\\"',
+        "load_balancer_location_snippet has proxy_set_header",
         "has characters that nginx cannot send as they are",
         "load_balancer_method is session, and load_balancer_max_requests is 0",
     ):

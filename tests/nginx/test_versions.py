@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 import typing as t
 from pathlib import Path
 
@@ -43,8 +45,8 @@ EVERYTHING: dict[str, t.Any] = {
         {"name": "alice", "sha256": ["0" * 64]},
         {"name": "bob", "sha256": ["1" * 64], "streams": 2},
     ],
-    "load_balancer_location_snippet": "proxy_set_header X-Of-Mine 1;",
-    "load_balancer_server_snippet": "allow 127.0.0.1;\ndeny all;",
+    "load_balancer_location_snippet": "proxy_send_timeout 30s;",
+    "load_balancer_server_snippet": "proxy_set_header X-Of-Mine 1;",
 }
 
 
@@ -150,6 +152,14 @@ def test_this_nginx_accepts_it(rendered: Path, name: str) -> None:
     )  # fmt: skip
     assert complaints(test.stderr) == []
     assert test.returncode == 0
+
+
+@pytest.mark.parametrize("name", ["here", "bare"])
+def test_a_reader_of_configurations_finds_nothing_unsafe(rendered: Path, name: str) -> None:
+    """Buffering off is what streams need; everything else gixy knows of is looked for."""
+    gixy = [str(Path(sys.executable).with_name("gixy")), "-f", "json", str(rendered / name / "nginx.conf")]
+    everything = subprocess.run(gixy, check=False, capture_output=True, text=True, timeout=60)
+    assert {finding["plugin"] for finding in json.loads(everything.stdout)} == {"proxy_buffering_off"}
 
 
 @pytest.mark.skipif(not RELEASES or os.geteuid() != 0, reason="no other nginx here (as root: tools/nginx-releases)")
