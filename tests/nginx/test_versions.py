@@ -162,6 +162,29 @@ def test_a_reader_of_configurations_finds_nothing_unsafe(rendered: Path, name: s
     assert {finding["plugin"] for finding in json.loads(everything.stdout)} == {"proxy_buffering_off"}
 
 
+# Debian's and nginx.org's, as far as it decides what the service may do.
+PACKAGED_UNIT = """
+[Service]
+Type=forking
+PIDFile=/run/nginx.pid
+ExecStart=/usr/sbin/nginx -g 'daemon on; master_process on;'
+"""
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze here")
+def test_the_unit_is_kept_to_what_it_needs(rendered: Path) -> None:
+    drop_in = (rendered / "here" / "around_etc_systemd_system_nginx.service.d_numapin.conf").read_text(encoding="utf-8")
+    unit = rendered / "nginx.service"
+    unit.write_text(PACKAGED_UNIT + drop_in, encoding="utf-8")
+    said = subprocess.run(
+        ["systemd-analyze", "security", "--no-pager", "--offline=true", "--threshold=30", str(unit)],
+        check=False, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    if "unrecognized option" in said.stderr:
+        pytest.skip("this systemd-analyze is older than 250")
+    assert said.returncode == 0, said.stdout
+
+
 @pytest.mark.skipif(not RELEASES or os.geteuid() != 0, reason="no other nginx here (as root: tools/nginx-releases)")
 @pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.name)
 def test_real_ones_of_other_releases_accept_it(rendered: Path, release: Path) -> None:
