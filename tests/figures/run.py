@@ -58,11 +58,39 @@ class Figure:
 TASKS = ("python", "tests/figures/facts_speed.py", "tasks", "--rounds", "12")
 FLEET = ("python", "tests/figures/facts_speed.py", "fleet", "--rounds", "3")
 PLANNER = ("python", "tests/figures/planner_speed.py")
+BALANCER = ("tools/nginx", sys.executable, "tests/figures/balancer_overhead.py")
 BINDING = ("python", "tests/figures/binding_speed.py", "--rounds", "5")
 IRQS = ("python", "tests/figures/irq_speed.py", "--rounds", "7")
 PLACEMENT = ("python", "tests/figures/placement_speed.py", "--rounds", "7")
 
 FIGURES = (
+    Figure(
+        name="balancer_added_over_router",
+        unit="times what vllm-router adds to the first token, one request at a time, with TLS, keys, limits and log on",
+        command=BALANCER,
+        limit_seconds=600,
+        at_most=0.5,
+    ),
+    Figure(
+        name="balancer_added_ms",
+        unit="ms that nginx adds to the first token, one request at a time, with TLS, keys, limits and log on",
+        command=BALANCER,
+        limit_seconds=600,
+    ),
+    Figure(
+        name="balancer_token_gap_over_direct",
+        unit="times the time between two tokens of a direct answer",
+        command=BALANCER,
+        limit_seconds=600,
+        at_most=1.05,
+    ),
+    Figure(
+        name="balancer_peak_streams",
+        unit="answers under way at once through nginx, all complete",
+        command=BALANCER,
+        limit_seconds=600,
+        at_least=2000,
+    ),
     Figure(
         name="numa_facts_over_ping",
         unit="times the task ansible.builtin.ping, on this machine",

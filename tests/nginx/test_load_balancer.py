@@ -11,267 +11,33 @@ Nothing is installed and no service is touched: nginx runs from a temporary dire
 from __future__ import annotations
 
 import contextlib
-import getpass
 import http.client
-import http.server
 import json
 import os
 import re
-import shutil
 import signal
-import socket
 import subprocess
-import sys
-import threading
 import time
 import typing as t
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
-SECRET = "sk-never-in-a-log"
-
-pytestmark = pytest.mark.skipif(
-    NGINX is None, reason="THE BALANCER IS NOT TESTED: there is no nginx here (apt-get install nginx-light)"
+from ansible_collections.numapin.inference.tests.nginx.balancing import (
+    NGINX,
+    NO_NGINX,
+    Backend,
+    Balancer,
+    free_port,
+    instance,
+    plan,
+    play,
+    running,
 )
 
+SECRET = "sk-never-in-a-log"
 
-# The other side of nginx
-
-
-class Backend(http.server.ThreadingHTTPServer):
-    """What stands for one instance. ``status`` is what it answers; a POST is answered as a stream of two events.
-
-    The second event is sent only after ``go_on`` was set: whoever reads the first one before that reads unbuffered.
-    """
-
-    daemon_threads = True
-
-    def __init__(self, name: str, status: int = 200) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.name = name
-        self.status = status
-        self.chunked = True  # False: the end of the connection is the end of the answer
-        self.go_on = threading.Event()
-        self.go_on.set()
-        self.paths: list[str] = []
-        self.headers: list[dict[str, str]] = []
-        self.connections = 0
-        self.thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-        self.thread.start()
-
-    def process_request(self, request: t.Any, client_address: t.Any) -> None:
-        self.connections += 1
-        super().process_request(request, client_address)
-
-    def close(self) -> None:
-        self.shutdown()
-        self.server_close()
-        self.thread.join(5)
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Backend
-    timeout = 10
-
-    # The name of the argument is that of http.server (A002).
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        pass
-
-    def _note(self) -> None:
-        self.server.paths.append(self.path)
-        self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
-
-    def do_GET(self) -> None:
-        self._note()
-        self._answer(self.server.status, json.dumps({"backend": self.server.name}).encode())
-
-    def do_POST(self) -> None:
-        self._note()
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if self.server.status != 200:
-            self._answer(self.server.status, b'{"error":"busy"}')
-            return
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        chunked = self.server.chunked
-        self.send_header(*(("Transfer-Encoding", "chunked") if chunked else ("Connection", "close")))
-        self.end_headers()
-        self._event(f"data: {self.server.name}\n\n".encode(), chunked)
-        self.server.go_on.wait(10)
-        self._event(b"data: [DONE]\n\n", chunked)
-        if chunked:
-            self.wfile.write(b"0\r\n\r\n")
-
-    def _event(self, data: bytes, chunked: bool) -> None:
-        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data) if chunked else data)
-        self.wfile.flush()
-
-    def _answer(self, status: int, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def instance(model: str, number: int, port: int, **more: t.Any) -> dict[str, t.Any]:
-    return {"name": f"{model}-n{number}", "model": model, "served_names": [model], "port": port, "weight": 1, **more}
-
-
-def plan(host: str, address: str, *instances: dict[str, t.Any]) -> dict[str, t.Any]:
-    return {"host": host, "address": address, "instances": list(instances), "warnings": []}
-
-
-# The role
-
-
-def play(
-    directory: Path, hosts: dict[str, dict[str, t.Any]], variables: dict[str, t.Any], balancers: int = 1
-) -> subprocess.CompletedProcess[str]:
-    """Render the configuration for ``hosts`` (inventory variables by inference host) into ``directory``/etc."""
-    directory.mkdir(parents=True, exist_ok=True)
-    names = ["balancer", *(f"balancer{number}" for number in range(2, balancers + 1))]
-    inventory = {
-        "all": {
-            "children": {
-                "inference": {"hosts": hosts},
-                "load_balancers": {"hosts": dict.fromkeys(names)},
-            }
-        }
-    }
-    (directory / "inventory.json").write_text(json.dumps(inventory), encoding="utf-8")
-    (directory / "variables.json").write_text(
-        json.dumps({"rendered_directory": str(directory / "etc"), **variables}), encoding="utf-8"
-    )
-    return subprocess.run(
-        [
-            str(Path(sys.executable).with_name("ansible-playbook")),
-            "--inventory", str(directory / "inventory.json"), "--limit", "balancer",
-            "--extra-vars", f"@{directory / 'variables.json'}",
-            str(Path(__file__).with_name("render.yml")),
-        ],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        stdin=subprocess.DEVNULL,
-        cwd=directory,
-        env={
-            **os.environ,
-            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "build" / "dev"),
-            "ANSIBLE_LOCALHOST_WARNING": "false",
-            "ANSIBLE_NOCOLOR": "1",
-            "ANSIBLE_RETRY_FILES_ENABLED": "false",
-            "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
-        },
-    )  # fmt: skip
-
-
-def nginx_variables(directory: Path, **more: t.Any) -> dict[str, t.Any]:
-    """The variables that make nginx run from ``directory``, as whoever runs this."""
-    temporary = "".join(
-        f"{kind}_temp_path {directory}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    return {
-        "load_balancer_listen_address": "127.0.0.1",
-        "load_balancer_port": free_port(),
-        "load_balancer_status_port": free_port(),
-        "load_balancer_access_log": f"{directory}/access.log",
-        "load_balancer_error_log": f"{directory}/error.log",
-        "load_balancer_user": getpass.getuser(),
-        "load_balancer_worker_processes": "2",
-        "load_balancer_worker_connections": 256,
-        "load_balancer_worker_rlimit_nofile": 1024,
-        "load_balancer_http_snippet": temporary,
-        "__load_balancer_directory": f"{directory}/etc",
-        "__load_balancer_pid_file": f"{directory}/nginx.pid",
-        **more,
-    }
-
-
-@dataclass
-class Balancer:
-    """A running nginx."""
-
-    directory: Path
-    port: int
-    status_port: int
-    process: subprocess.Popen[bytes]
-    backends: dict[str, Backend] = field(default_factory=dict)
-
-    def request(
-        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None, port: int = 0
-    ) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers (names in small letters) and body of one request on a connection of its own."""
-        connection = http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=15)
-        with contextlib.closing(connection):
-            connection.request(method, path, body, headers or {})
-            response = connection.getresponse()
-            return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
-
-    def get(self, path: str) -> tuple[int, dict[str, str], bytes]:
-        return self.request("GET", path)
-
-    def post(self, path: str, body: bytes = b"{}") -> tuple[int, dict[str, str], bytes]:
-        return self.request("POST", path, body)
-
-    def version(self) -> str | None:
-        try:
-            status, _headers, body = self.request("GET", "/version", port=self.status_port)
-        except OSError:
-            return None
-        return body.decode().strip() if status == 200 else None
-
-    def log(self) -> list[dict[str, t.Any]]:
-        return [json.loads(line) for line in (self.directory / "access.log").read_text(encoding="utf-8").splitlines()]
-
-    def logged(self, path: str) -> dict[str, t.Any]:
-        """The last log line of ``path``; nginx writes it after the answer."""
-        deadline = time.monotonic() + 5
-        while time.monotonic() < deadline:
-            lines = [line for line in self.log() if line["path"] == path]
-            if lines:
-                return lines[-1]
-            time.sleep(0.02)
-        raise AssertionError(f"{path} was not logged")
-
-
-@contextlib.contextmanager
-def running(
-    directory: Path, hosts: dict[str, dict[str, t.Any]], backends: dict[str, Backend], **variables: t.Any
-) -> t.Iterator[Balancer]:
-    assert NGINX is not None
-    settings = nginx_variables(directory, **variables)
-    result = play(directory, hosts, settings)
-    assert result.returncode == 0, result.stdout + result.stderr
-    command = [NGINX, "-p", str(directory), "-c", str(directory / "etc" / "nginx.conf")]
-    test = subprocess.run([*command, "-t", "-q"], check=False, capture_output=True, text=True, timeout=20)
-    assert test.returncode == 0, test.stderr
-    process = subprocess.Popen([*command, "-g", "daemon off;"], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    balancer = Balancer(
-        directory, settings["load_balancer_port"], settings["load_balancer_status_port"], process, backends
-    )
-    try:
-        deadline = time.monotonic() + 10
-        while balancer.version() is None:
-            assert process.poll() is None, (directory / "error.log").read_text(encoding="utf-8")
-            assert time.monotonic() < deadline, "nginx does not answer"
-            time.sleep(0.05)
-        yield balancer
-    finally:
-        process.terminate()
-        process.wait(10)
+pytestmark = pytest.mark.skipif(NGINX is None, reason=NO_NGINX)
 
 
 @pytest.fixture(scope="module")
@@ -439,7 +205,7 @@ def test_other_paths_are_answered_with_404_and_reach_nobody(fleet: Balancer, pat
 @pytest.mark.parametrize("path", ["/v1/embeddings", "//v1///embeddings", "/v1/x/../embeddings", "/v1/%65mbeddings"])
 def test_vllm_sees_the_allowed_path_however_it_was_written(single: Balancer, path: str) -> None:
     backend = single.backends["tiny-n0"]
-    assert single.get(path + "?a=b")[0] == 200
+    assert single.post(path + "?a=b")[0] == 200
     assert backend.paths[-1] == "/v1/embeddings?a=b"
 
 
@@ -458,7 +224,7 @@ def test_the_key_goes_through_and_into_no_file(single: Balancer) -> None:
 
 def test_nginx_gives_each_request_an_id_that_client_log_and_vllm_share(single: Balancer) -> None:
     backend = single.backends["tiny-n0"]
-    _status, headers, _body = single.request("GET", "/v1/score", headers={"X-Request-ID": "chosen by a client"})
+    _status, headers, _body = single.request("POST", "/v1/score", b"{}", {"X-Request-ID": "chosen by a client"})
     assert re.fullmatch("[0-9a-f]{32}", headers["x-request-id"])
     assert backend.headers[-1]["x-request-id"] == headers["x-request-id"]
     assert single.logged("/v1/score")["request_id"] == headers["x-request-id"]
@@ -468,6 +234,24 @@ def test_a_large_request_is_refused_in_json(fleet: Balancer) -> None:
     status, headers, body = fleet.post("/v1/completions", b"x" * (1024 * 1024 + 1))
     assert (status, headers["content-type"]) == (413, "application/json")
     assert json.loads(body)["error"]["message"] == "The request is larger than 1m."
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("GET", "/v1/completions", "POST"),
+        ("PUT", "/tiny/v1/completions", "POST"),
+        ("DELETE", "/v1/responses", "POST"),
+        ("POST", "/tiny/v1/models", "GET, HEAD"),
+        ("POST", "/v1/models", "GET, HEAD"),
+    ],
+)
+def test_another_method_is_refused_and_reaches_nobody(fleet: Balancer, method: str, path: str, allow: str) -> None:
+    seen = {name: len(backend.paths) for name, backend in fleet.backends.items()}
+    status, headers, body = fleet.request(method, path, b"{}")
+    assert (status, headers["allow"], headers["content-type"]) == (405, allow, "application/json")
+    assert json.loads(body)["error"]["code"] == 405
+    assert {name: len(backend.paths) for name, backend in fleet.backends.items()} == seen
 
 
 def test_connections_to_vllm_are_kept(single: Balancer) -> None:
@@ -509,6 +293,24 @@ def test_gone_everywhere_is_said_in_json(fleet: Balancer) -> None:
     status, headers, body = fleet.post("/dead/v1/chat/completions")
     assert (status, headers["content-type"], headers["retry-after"]) == (502, "application/json", "2")
     assert json.loads(body)["error"]["code"] == 502
+
+
+def test_nobody_left_to_ask_is_overload_and_not_a_broken_gateway(fleet: Balancer) -> None:
+    """After three failures within ten seconds nginx asks no instance of the model: that is 503, try later."""
+    answers = [fleet.post("/dead/v1/responses") for _number in range(12)]
+    status, headers, body = answers[-1]
+    assert (status, headers["content-type"], headers["retry-after"]) == (503, "application/json", "2")
+    assert json.loads(body)["error"]["message"] == "No instance of this model is free now. Try again."
+
+
+def test_an_instance_says_itself_when_to_come_back(single: Balancer) -> None:
+    backend = single.backends["tiny-n0"]
+    backend.status, backend.retry_after = 503, "17"
+    try:
+        status, headers, body = single.post("/v1/completions")
+    finally:
+        backend.status, backend.retry_after = 200, ""
+    assert (status, headers["retry-after"], body) == (503, "17", b'{"error":"busy"}')
 
 
 def test_what_was_not_ready_gets_nothing(fleet: Balancer) -> None:
@@ -593,8 +395,10 @@ def test_several_balancers_choose_at_random_and_weights_are_the_plans(tmp_path: 
     assert "server 192.0.2.1:8000 weight=4 max_fails=3 fail_timeout=10s; # big-n0 on gpu1" in upstreams
     assert "server [2001:db8::2]:8000 weight=2 max_fails=3 fail_timeout=10s; # big-n0 on gpu2" in upstreams
     server = (tmp_path / "etc/numapin/server.conf").read_text(encoding="utf-8")
-    assert "location = /v1/completions {\n        proxy_pass http://numapin_small/v1/completions;" in server
-    assert "location = /big/v1/completions {\n        proxy_pass http://numapin_big/v1/completions;" in server
+    assert re.search(r"location = /v1/completions \{[^}]*\}\s+proxy_pass http://numapin_small/v1/completions;", server)
+    assert re.search(
+        r"location = /big/v1/completions \{[^}]*\}\s+proxy_pass http://numapin_big/v1/completions;", server
+    )
 
 
 def test_settings_that_nginx_cannot_serve_are_refused_all_at_once(tmp_path: Path) -> None:
