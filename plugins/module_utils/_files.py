@@ -174,6 +174,12 @@ def read_entry(path: str) -> Entry:
     )
 
 
+def put(path: str, before: Entry, after: Entry) -> None:
+    """Make one file what ``after`` says: whole and on the disk, or not at all. Raises OSError."""
+    _put(Change(path, before, after))
+    _sync_directory(os.path.dirname(path))
+
+
 def directory_as_it_is(path: str, mode: int) -> WantedDirectory:
     """A directory that is wanted, with the mode it has; ``mode`` is for one that is missing."""
     there = _follow(path)
@@ -208,12 +214,17 @@ class FileSet:
         *,
         check_mode: bool = False,
         covered: t.Collection[str] = (),
+        keep: t.Collection[str] = (),
     ) -> Plan:
         """Hold the wanted set against the host. Both empty means: put everything back as it was before this set.
 
         In check mode missing parents, users and groups are what an earlier task would have made; otherwise FilesError.
         ``covered`` are directories below a file system that will be gone by then: what they hold now is not theirs.
+        ``keep`` are paths that an earlier run of this set wrote, and that stay as they are in this one.
         """
+        both = sorted(set(keep) & {entry.path for entry in files})
+        if both:
+            raise FilesError(f"{', '.join(both)} cannot be written and kept as it is at the same time")
         _refuse_unclear_paths([*(entry.path for entry in files), *(entry.path for entry in directories)])
         manifest = self._read_manifest(self.manifest_path)
         owned_files: dict[str, t.Any] = manifest["files"] if manifest else {}
@@ -242,6 +253,7 @@ class FileSet:
             records[file.path] = {"sha256": _sha256(file.content), "secret": file.secret, "original": original}
 
         removed: list[str] = []
+        records.update({path: owned_files[path] for path in keep if path in owned_files})
         for path in sorted(set(owned_files) - set(records)):
             before = now[path]
             if before.kind in ("directory", "other"):
