@@ -48,7 +48,7 @@ def upstreams(
     for plan in plans:
         for instance in plan["instances"]:
             # While a change goes on, an instance may still be reached where it was before.
-            endpoint = _endpoint(plan["host"], instance.get("address") or plan["address"], instance["port"])
+            endpoint = _endpoint(instance.get("address") or plan["address"], instance["port"], plan["host"])
             what = f"{instance['name']} on {plan['host']}"
             if endpoint in taken:
                 raise UpstreamsError(
@@ -83,7 +83,7 @@ def _new_upstream(model: str) -> dict[str, t.Any]:
     return {"model": model, "name": f"numapin_{model}", "served_names": [], "servers": []}
 
 
-def _endpoint(host: str, given: str, port: int) -> str:
+def _endpoint(given: str, port: int, host: str) -> str:
     try:
         address = ipaddress.ip_address(given)
     except ValueError:

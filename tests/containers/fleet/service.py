@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import secrets
+import typing as t
 
 from fleet import cpus, hosts, inventory, vllm
 from fleet.settings import BUILD, MODEL_SOURCE, VLLM_PYTHON, Settings
@@ -27,14 +28,21 @@ class Service:
     url: str
 
 
-def up(purpose: str, settings: Settings) -> Service:
-    """Start the hosts and write their inventory."""
-    shared = vllm.ready(settings)
-    wanted = [hosts.Host(name, "inference", 11 + i, shared.mounts()) for i, name in enumerate(INFERENCE_HOSTS)]
-    wanted.append(hosts.Host(BALANCER, "load_balancers", 21))
+def up(
+    purpose: str,
+    settings: Settings,
+    inference_hosts: t.Sequence[str] = INFERENCE_HOSTS,
+    balancers: t.Sequence[str] = (BALANCER,),
+    python: str = VLLM_PYTHON,
+    mounts: tuple[str, ...] = (),
+) -> Service:
+    """Start the hosts and write their inventory. Another ``python`` than vLLM's comes with one of the ``mounts``."""
+    shared = vllm.ready(settings).mounts() + mounts
+    wanted = [hosts.Host(name, "inference", 11 + i, shared) for i, name in enumerate(inference_hosts)]
+    wanted += [hosts.Host(name, "load_balancers", 21 + i) for i, name in enumerate(balancers)]
     running = hosts.up(purpose, wanted, settings)
     make_api_key(purpose)
-    reserved = cpus.reserved_for_each(len(INFERENCE_HOSTS))
+    reserved = cpus.reserved_for_each(len(inference_hosts))
     files = inventory.write(
         purpose,
         running,
@@ -60,14 +68,14 @@ def up(purpose: str, settings: Settings) -> Service:
                     }
                 ],
                 "vllm_install_method": "existing",
-                "vllm_existing_python": VLLM_PYTHON,
+                "vllm_existing_python": python,
                 # The two hosts share this machine's CPUs: each is told which belong to the other.
                 "vllm_housekeeping_cores": 0,
             },
         },
-        {name: {"vllm_reserved_cpus": text} for name, text in zip(INFERENCE_HOSTS, reserved, strict=True)},
+        {name: {"vllm_reserved_cpus": text} for name, text in zip(inference_hosts, reserved, strict=True)},
     )
-    balancer = next(host for host in running if host.name == BALANCER)
+    balancer = next(host for host in running if host.name == balancers[0])
     return Service(files, f"http://{balancer.address}:{PORT}/v1" if PORT != 80 else f"http://{balancer.address}/v1")
 
 
