@@ -13,14 +13,14 @@ version_added: 0.1.0
 author:
   - numapin.inference contributors (@numapin)
 description:
-  - Returns the order in which the changes of all hosts are made, and what is refused because too few instances of a
-    model would go on serving.
+  - Returns the order in which the changes of all hosts are made, and what is refused because too few
+    instances of a model would go on serving.
 positional: _input, shared, batch, minimum_healthy, allow_downtime
 options:
   _input:
     description:
-      - For each host its C(plan), its plan as it is now (C(serving)), its C(changes), the names of instances that answer
-        (C(ready)), the records of C(drained) ones, and whether a balancer sends it requests (C(balanced)).
+      - For each host its C(plan), its plan as it is now (C(serving)), its C(changes), the names of instances that
+        answer (C(ready)), the records of C(drained) ones, and whether a balancer sends it requests (C(balanced)).
     type: dict
     required: true
   shared:

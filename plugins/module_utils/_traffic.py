@@ -6,8 +6,9 @@
 
 """Whether an instance still has requests: by its own count, by its metrics, and by the connections on its port.
 
-No one of them is enough. ``/load`` is exact, but 0 without ``--enable-server-load-tracking``; the gauges of ``/metrics``
-lag by seconds; a connection may be idle, or hold a request that was not read yet. What cannot be asked counts as busy.
+No one of them is enough. ``/load`` is exact, but 0 without ``--enable-server-load-tracking``; the gauges of
+``/metrics`` lag by seconds; a connection may be idle, or hold a request that was not read yet. What cannot be asked
+counts as busy.
 """
 
 from __future__ import annotations

@@ -73,7 +73,8 @@ previous_plan:
   type: dict
   sample: null
 drained:
-  description: Records of the instances that are kept out of the balancers, as M(numapin.inference.instance_drain) made them.
+  description:
+    - Records of the instances that are kept out of the balancers, as M(numapin.inference.instance_drain) made them.
   returned: success
   type: dict
   sample: {}

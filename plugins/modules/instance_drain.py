@@ -16,7 +16,8 @@ author:
   - numapin.inference contributors (@numapin)
 description:
   - Keeps a record of each drained instance - since when, by a person or a rollout, why - in C(drained.json).
-  - The module talks to no balancer. The role P(numapin.inference.load_balancer#role) renders drained instances as C(down).
+  - The module talks to no balancer. The role P(numapin.inference.load_balancer#role) renders drained instances as
+    C(down).
   - For a rollout it also keeps the files that an instance had, and puts them back when the new ones do not work.
 attributes:
   check_mode:
@@ -41,10 +42,10 @@ options:
   state:
     description:
       - V(drained) records that they are out. Without O(rollout) a person wants it, and the record stays until a person
-        ends it. With O(rollout) the record is the rollout's, and O(keep_files) are kept as they are now; what an
-        unfinished rollout kept before is not overwritten.
-      - V(undrained) ends that. Without O(rollout) for a person; with O(rollout) the rollout is done with them, and what it
-        kept is forgotten. An instance that a person drained stays drained.
+        ends it. With O(rollout) the record is the rollout's, and O(keep_files) are kept as they are now; what
+        an unfinished rollout kept before is not overwritten.
+      - V(undrained) ends that. Without O(rollout) for a person; with O(rollout) the rollout is done with them, and
+        what it kept is forgotten. An instance that a person drained stays drained.
       - V(restored) puts the kept files back.
     type: str
     choices: [drained, undrained, restored]

@@ -15,8 +15,8 @@ version_added: 0.1.0
 author:
   - numapin.inference contributors (@numapin)
 description:
-  - An instance is idle when its C(/load) says 0, its metrics say that nothing is running or waiting, and no connection is
-    established on its port. What an instance does not tell counts as busy. One that does not listen is idle.
+  - An instance is idle when its C(/load) says 0, its metrics say that nothing is running or waiting, and no connection
+    is established on its port. What an instance does not tell counts as busy. One that does not listen is idle.
   - Run on the host of the instances, whose C(/proc/net/tcp) has the connections.
   - The module does not fail because of an instance; look at RV(idle) and RV(instances).
 attributes:

@@ -53,8 +53,8 @@ options:
         required: true
   hold:
     description:
-      - Names of instances that are left exactly as they are - neither started, restarted, stopped, nor enabled - whether
-        they are among O(instances) or not. A rollout changes them one after the other.
+      - Names of instances that are left exactly as they are - neither started, restarted, stopped, nor enabled -
+        whether they are among O(instances) or not. A rollout changes them one after the other.
     type: list
     elements: str
     default: []
@@ -89,7 +89,8 @@ EXAMPLES = r"""
 
 RETURN = r"""
 actions:
-  description: One entry for each given instance, then for each that is held back, then for each that is no longer wanted.
+  description:
+    - One entry for each given instance, then for each that is held back, then for each that is no longer wanted.
   returned: always
   type: list
   elements: dict

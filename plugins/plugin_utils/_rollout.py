@@ -194,9 +194,9 @@ def batches(
     instances of one model are out at a time, and at least ``minimum_healthy`` of it go on serving.
     """
     if batch < 1:
-        raise RolloutError(f"rollout_batch is {batch}: at least one instance has to be changed at a time")
+        raise RolloutError(f"vllm_rollout_batch is {batch}: at least one instance has to be changed at a time")
     if minimum_healthy < 0:
-        raise RolloutError(f"rollout_minimum_healthy is {minimum_healthy}: it must be 0 or more")
+        raise RolloutError(f"vllm_rollout_minimum_healthy is {minimum_healthy}: it must be 0 or more")
     state = _State(hosts, shared)
     pending = [(host, change) for host, about in hosts.items() for change in about["changes"]]
     # What an earlier run left half-done is brought to its end first; what only goes is last, when its successors serve.
