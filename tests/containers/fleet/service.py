@@ -18,6 +18,8 @@ INFERENCE_HOSTS = ("inference1", "inference2")
 BALANCER = "balancer1"
 MODEL = "tiny"
 PORT = 80
+# The engine double loads for a while, and writes long answers for ten seconds.
+DOUBLE = {"NUMAPIN_ENGINE_START_SECONDS": "5", "NUMAPIN_ENGINE_TOKENS_PER_SECOND": "150"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,23 +52,7 @@ def up(
             "load_balancers": {"load_balancer_port": PORT, "load_balancer_upstream_header": True},
             "all": {"vllm_api_key": "{{ lookup('ansible.builtin.file', inventory_dir ~ '/api_key') }}"},
             "inference": {
-                "vllm_models": [
-                    {
-                        "name": MODEL,
-                        "source": MODEL_SOURCE,
-                        "instances": 1,
-                        "device": "cpu",
-                        # Left alone, vLLM 0.32 makes float32 bfloat16, and that dies of an illegal instruction on
-                        # processors with AMX. float32 is what every processor computes with.
-                        "arguments": {
-                            "load-format": "dummy",
-                            "enforce-eager": True,
-                            "max-model-len": 4096,
-                            "dtype": "float32",
-                        },
-                        "environment": {"VLLM_CPU_KVCACHE_SPACE": "1"},
-                    }
-                ],
+                "vllm_models": models(),
                 "vllm_install_method": "existing",
                 "vllm_existing_python": python,
                 # The two hosts share this machine's CPUs: each is told which belong to the other.
@@ -77,6 +63,23 @@ def up(
     )
     balancer = next(host for host in running if host.name == balancers[0])
     return Service(files, f"http://{balancer.address}:{PORT}/v1" if PORT != 80 else f"http://{balancer.address}/v1")
+
+
+def models(double: bool = False) -> list[dict[str, t.Any]]:
+    """What is served, by vLLM or by its double."""
+    environment = {"VLLM_CPU_KVCACHE_SPACE": "1"}
+    return [
+        {
+            "name": MODEL,
+            "source": MODEL_SOURCE,
+            "instances": 1,
+            "device": "cpu",
+            # Left alone, vLLM 0.32 makes float32 bfloat16, and that dies of an illegal instruction on processors with
+            # AMX. float32 is what every processor computes with.
+            "arguments": {"load-format": "dummy", "enforce-eager": True, "max-model-len": 4096, "dtype": "float32"},
+            "environment": environment | (DOUBLE if double else {}),
+        }
+    ]
 
 
 def make_api_key(purpose: str) -> None:
