@@ -24,8 +24,9 @@ import typing as t
 from fleet import hosts, packages, service
 from fleet.console import FleetError, say, step
 from fleet.settings import BUILD, REPOSITORY, ansible_playbook
-from rollout_load import MODEL, PURPOSE, Fleet, Load, up
+from rollout_load import MODEL, Fleet, Load, up
 
+PURPOSE = "faults"
 FIRST, SECOND = service.INFERENCE_HOSTS
 UNIT = f"vllm@{MODEL}-n0.service"
 # (seen before, the task at whose beginning ansible-playbook and all its children are killed)
@@ -160,7 +161,7 @@ def main() -> int:
     results = []
     try:
         packages.install()
-        fleet = up("double")
+        fleet = up("double", PURPOSE)
         for number, case in enumerate(chosen, start=50):
             results.append(tried(fleet, case, number))
             (BUILD / "rollout-faults.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

@@ -32,7 +32,7 @@ from fleet import hosts, packages, service
 from fleet.console import FleetError, run, say, step
 from fleet.settings import BUILD, CONTAINERS, REPOSITORY, VLLM_PYTHON, Settings, ansible_playbook
 
-PURPOSE = "rollout"
+PURPOSE = "load"
 MODEL = service.MODEL
 RESTARTED_WITHIN_SECONDS = 180
 
@@ -69,8 +69,8 @@ class Load:
     """The load client in the background; ``result`` after the block."""
 
     def __init__(self, fleet: Fleet, name: str, requests: int) -> None:
-        self.stop = BUILD / PURPOSE / f"{name}.stop"
-        self.output = BUILD / PURPOSE / f"{name}.json"
+        self.stop = fleet.files.directory / f"{name}.stop"
+        self.output = fleet.files.directory / f"{name}.json"
         self.command = [
             *(sys.executable, str(CONTAINERS / "load.py"), f"--url={fleet.url}", f"--model={MODEL}"),
             *(f"--api-key-file={fleet.files.directory / 'api_key'}", f"--requests={requests}", f"--until={self.stop}"),
@@ -104,7 +104,7 @@ def main() -> int:
     given = parser.parse_args()
     try:
         packages.install()
-        fleet = up(given.engine)
+        fleet = up(given.engine, PURPOSE)
         report = {"engine": given.engine, "rollout": rolled(fleet, given.requests), "restart": restarted(fleet)}
     except FleetError as error:
         print(f"\nERROR: {error}", file=sys.stderr)
@@ -117,16 +117,16 @@ def main() -> int:
     return 1 if report["rollout"]["failures"] else 0
 
 
-def up(engine: str) -> Fleet:
+def up(engine: str, purpose: str) -> Fleet:
     """Two inference hosts and a balancer, deployed."""
     if engine == "double":
         double = BUILD / "double"
         run([str(REPOSITORY / "tests" / "engine" / "install"), str(double)], timeout_seconds=60)
         ready = service.up(
-            PURPOSE, Settings.from_environment(), python="/opt/double/bin/python", mounts=(f"{double}:/opt/double:ro",)
+            purpose, Settings.from_environment(), python="/opt/double/bin/python", mounts=(f"{double}:/opt/double:ro",)
         )
     else:
-        ready = service.up(PURPOSE, Settings.from_environment(), python=VLLM_PYTHON)
+        ready = service.up(purpose, Settings.from_environment(), python=VLLM_PYTHON)
     fleet = Fleet(ready.files, ready.url, engine)
     fleet.playbook("rollout", fleet.models())
     return fleet
