@@ -114,7 +114,7 @@ def test_cpus_of_gpu_instances_may_overlap_for_a_moment_but_not_of_cpu_instances
     serving = ["m-n0", "m-n1"]
     assert len(host_changes(plan(*after), plan(*before), actions, serving, {})) == 1
     on_gpus = [plan(*({**one, "device": "gpu", "gpus": [one["name"]]} for one in group)) for group in (after, before)]
-    assert len(host_changes(*on_gpus, actions, serving, {})) == 2
+    assert len(host_changes(on_gpus[0], on_gpus[1], actions, serving, {})) == 2
 
 
 def test_what_an_earlier_rollout_left_is_taken_up_whatever_it_does_now() -> None:
@@ -204,7 +204,8 @@ def test_the_last_instance_is_refused_unless_that_is_wanted() -> None:
 
 
 def test_who_is_drained_or_down_does_not_count() -> None:
-    for missing in ({"drained": {"m-n0": record("person", "")}}, {"ready": []}):
+    whys: list[Entry] = [{"drained": {"m-n0": record("person", "")}}, {"ready": []}]
+    for missing in whys:
         hosts = fleet(2, "m")
         hosts["h1"] = about(entry("m-n0"), host="h1", **missing)
         assert len(batches(hosts, shared=True)["refusals"]) == 1, missing
@@ -252,8 +253,9 @@ def test_a_host_that_gives_a_model_up_leaves_fewer() -> None:
 
 @pytest.mark.parametrize(("option", "value"), [("batch", 0), ("minimum_healthy", -1)])
 def test_numbers_that_make_no_sense(option: str, value: int) -> None:
+    given: dict[str, t.Any] = {option: value}
     with pytest.raises(RolloutError, match=f"rollout_{option} is {value}"):
-        batches({}, shared=True, **{option: value})
+        batches({}, shared=True, **given)
 
 
 def test_the_filter_takes_numbers_as_texts() -> None:
