@@ -183,6 +183,10 @@ containers: $(ENVIRONMENT) ## what the demo and molecule need: image, vLLM, mode
 molecule: containers $(DEV) ## the scenario default: containers, real vLLM, testinfra
 	@$(STEP) 25m "molecule: default" molecule test --scenario-name default
 
+.PHONY: rollout-load
+rollout-load: containers $(DEV) ## rollouts, a host removed and added under 2,000 streams, real vLLM: nothing is lost
+	@$(STEP) 30m "rollouts under load" python3 tests/containers/rollout_load.py
+
 .PHONY: format figures lock clean
 format: $(ENVIRONMENT) ## let ruff write the format it checks
 	@ruff check --fix --cache-dir .cache/ruff

@@ -16,7 +16,7 @@ description:
     models.
   - Plans that cannot be balanced are refused - no instance at all, an address that is not an IP address, or two
     instances with one endpoint.
-positional: _input, ready
+positional: _input, ready, drained
 options:
   _input:
     description: The plans, as P(numapin.inference.plan_instances#filter) makes them, one per host.
@@ -28,6 +28,12 @@ options:
       - For each host the names of the instances that were found ready in this run, or V(null) where the run did not get
         that far. An instance that is not listed is down.
       - When it is V(null) for every host, this run touched no instance, and all are taken as up.
+    type: dict
+    default: {}
+  drained:
+    description:
+      - For each host the records of its drained instances, as M(numapin.inference.instance_drain) returns them. These
+        instances are down.
     type: dict
     default: {}
 """
@@ -80,13 +86,15 @@ from ansible_collections.numapin.inference.plugins.plugin_utils._upstreams impor
 
 
 def upstreams_filter(
-    plans: Sequence[Mapping[str, t.Any]], ready: Mapping[str, Sequence[str] | None] | None = None
+    plans: Sequence[Mapping[str, t.Any]],
+    ready: Mapping[str, Sequence[str] | None] | None = None,
+    drained: Mapping[str, Mapping[str, Mapping[str, t.Any]]] | None = None,
 ) -> list[dict[str, t.Any]]:
     """The upstreams of ``plans``; what cannot be balanced becomes an error of the filter."""
     if isinstance(plans, str) or not isinstance(plans, Sequence):
         raise AnsibleFilterError(f"upstreams takes a list of plans, given was {type(plans).__name__}")
     try:
-        return upstreams(plans, ready)
+        return upstreams(plans, ready, drained)
     except NumapinError as error:
         raise AnsibleFilterError(str(error)) from None
     except (KeyError, TypeError) as error:

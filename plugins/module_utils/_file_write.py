@@ -51,6 +51,12 @@ def put(change: Change) -> None:
             os.unlink(path)
 
 
+def put_durably(path: str, before: Entry, after: Entry) -> None:
+    """Make one file what ``after`` says: whole and on the disk, or not at all. Raises OSError."""
+    put(Change(path, before, after))
+    sync_directory(os.path.dirname(path))
+
+
 def write_beside(path: str, entry: Entry) -> str:
     """Write ``entry`` under a temporary name in the directory of ``path`` and to the disk; return that name."""
     temporary = os.path.join(os.path.dirname(path), f".numapin-{secrets.token_hex(6)}.tmp")

@@ -86,12 +86,17 @@ class FileSet:
         *,
         check_mode: bool = False,
         covered: t.Collection[str] = (),
+        keep: t.Collection[str] = (),
     ) -> Plan:
         """Hold the wanted set against the host. Both empty means: put everything back as it was before this set.
 
         In check mode missing parents, users and groups are what an earlier task would have made; otherwise FilesError.
         ``covered`` are directories below a file system that will be gone by then: what they hold now is not theirs.
+        ``keep`` are paths that an earlier run of this set wrote, and that stay as they are in this one.
         """
+        both = sorted(set(keep) & {entry.path for entry in files})
+        if both:
+            raise FilesError(f"{', '.join(both)} cannot be written and kept as it is at the same time")
         refuse_unclear_paths([*(entry.path for entry in files), *(entry.path for entry in directories)])
         manifest = read_manifest(self.manifest_path)
         owned_files: dict[str, t.Any] = manifest["files"] if manifest else {}
@@ -120,6 +125,7 @@ class FileSet:
             records[file.path] = {"sha256": sha256(file.content), "secret": file.secret, "original": original}
 
         removed: list[str] = []
+        records.update({path: owned_files[path] for path in keep if path in owned_files})
         for path in sorted(set(owned_files) - set(records)):
             before = now[path]
             if before.kind in ("directory", "other"):

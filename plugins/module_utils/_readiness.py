@@ -230,10 +230,10 @@ def probe_instance(instance: Instance, api_key: str | None, seconds: float) -> P
     """One look: /health, then the model's name, then one token. Each request gets at most ``seconds``."""
     quick, slow = min(_QUICK_SECONDS, seconds), min(_COMPLETION_SECONDS, seconds)
     base = instance.url.rstrip("/")
-    status, body = _request(base + "/health", None, None, quick)
+    status, body = request(base + "/health", None, None, quick)
     if status != 200:
         return Probe(False, _said("/health", status, body, quick))
-    status, body = _request(base + "/v1/models", api_key, None, quick)
+    status, body = request(base + "/v1/models", api_key, None, quick)
     if status in (401, 403):
         return Probe(False, f"/v1/models answers {status}: the API key is not the one it was started with", final=True)
     if status != 200:
@@ -243,7 +243,7 @@ def probe_instance(instance: Instance, api_key: str | None, seconds: float) -> P
         names = ", ".join(served) or "nothing"
         return Probe(False, f"it serves {names}, not {instance.model}", final=True)
     question = {"model": instance.model, "prompt": "1", "max_tokens": 1, "temperature": 0}
-    status, body = _request(base + "/v1/completions", api_key, question, slow)
+    status, body = request(base + "/v1/completions", api_key, question, slow)
     if status in (400, 404):
         # Embedding and scoring models complete nothing.
         return Probe(True, f"serves {instance.model}; no completion was tried, it offers none (HTTP {status})")
@@ -257,7 +257,7 @@ def probe_instance(instance: Instance, api_key: str | None, seconds: float) -> P
     return Probe(True, f"serves {instance.model}, one token came back")
 
 
-def _request(url: str, api_key: str | None, question: dict[str, t.Any] | None, seconds: float) -> tuple[int, str]:
+def request(url: str, api_key: str | None, question: dict[str, t.Any] | None, seconds: float) -> tuple[int, str]:
     """HTTP status and text of the answer; status 0 and the reason when there was none."""
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     data = None

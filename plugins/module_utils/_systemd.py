@@ -20,6 +20,7 @@ from ansible_collections.numapin.inference.plugins.module_utils._errors import N
 
 CONFIG_ID_VARIABLE = "NUMAPIN_CONFIG_ID"
 FAILURE_LOG_LINES = 40
+HELD_BACK = "it is held back"
 
 _CALL_TIMEOUT_SECONDS = 90.0
 _POLL_SECONDS = 0.5
@@ -235,15 +236,23 @@ def unit_names(instances: t.Sequence[tuple[str, str]], template: str) -> dict[st
     return wanted
 
 
-def plan_units(systemd: Systemd, wanted: t.Mapping[str, str], template: str, target: str) -> UnitsPlan:
-    """Hold the wanted units (name → configuration id) against the running ones. Reads only."""
+def plan_units(
+    systemd: Systemd, wanted: t.Mapping[str, str], template: str, target: str, held: t.Collection[str] = ()
+) -> UnitsPlan:
+    """Hold the wanted units (name → configuration id) against the running ones. Reads only.
+
+    ``held`` units, none of them among ``wanted``, are left alone, whatever they are.
+    """
     target_now = systemd.show([target])[target]
     linked = [name for name in target_now.wants if name.startswith(template)]
     present = {name for name in (*systemd.loaded(f"{template}*.service"), *linked) if name != f"{template}.service"}
-    stale_names = sorted(present - set(wanted))
-    units = systemd.show([*wanted, *stale_names])
+    stale_names = sorted(present - set(wanted) - set(held))
+    units = systemd.show([*wanted, *stale_names, *held])
 
     actions = [_plan_unit(systemd, units[name], config_id) for name, config_id in wanted.items()]
+    actions += [
+        Action(name, "none", HELD_BACK, units[name].state, units[name].state, units[name].restarts) for name in held
+    ]
     stale = [units[name] for name in stale_names if not (units[name].down and not units[name].enabled)]
     for unit in stale:
         verb = "none" if unit.down else "stop"
@@ -259,11 +268,14 @@ def plan_units(systemd: Systemd, wanted: t.Mapping[str, str], template: str, tar
             + ([target] if wanted and not target_now.enabled else [])
         ),
         disable=tuple(
-            [unit.name for unit in stale if unit.enabled] + ([target] if not wanted and target_now.enabled else [])
+            [unit.name for unit in stale if unit.enabled]
+            + ([target] if not wanted and not held and target_now.enabled else [])
         ),
         start_target=bool(wanted) and not target_up,
-        stop_target=not wanted and target_up,
-        stop_timeout_seconds=max([unit.stop_timeout_seconds for unit in units.values() if not unit.down], default=0),
+        stop_target=not wanted and not held and target_up,
+        stop_timeout_seconds=max(
+            [unit.stop_timeout_seconds for unit in units.values() if not unit.down and unit.name not in held], default=0
+        ),
     )
 
 
@@ -305,7 +317,7 @@ def converge(
         ]
         if still:
             raise SystemdError(f"not stopped in time: {', '.join(still)}")
-    gone = [action.unit for action in plan.actions if action.unit not in wanted]
+    gone = [action.unit for action in plan.actions if action.unit not in wanted and action.reason != HELD_BACK]
     failed = [unit.name for unit in systemd.show(gone).values() if unit.active_state == "failed"]
     systemd.change("reset-failed", failed)
     if plan.stop_target:

@@ -98,6 +98,13 @@ options:
           - Mode as a string of four octal digits.
           - The default is V(0644), and V(0600) for a file with O(files[].secret).
         type: str
+  keep:
+    description:
+      - Absolute paths of files that an earlier run of this set wrote, and that stay as they are although they are not
+        among O(files). Others are ignored.
+    type: list
+    elements: str
+    default: []
   stage:
     description:
       - Directory of the configuration that O(validate) looks at. It is copied to a private temporary directory with the
@@ -227,6 +234,7 @@ def put_in_place(module: AnsibleModule) -> dict[str, t.Any]:
         [wanted_file(given) for given in params["files"]] if present else [],
         [wanted_directory(given) for given in params["directories"]] if present else [],
         check_mode=module.check_mode,
+        keep=params["keep"],
     )
     for warning in plan.warnings:
         module.warn(warning)
@@ -289,6 +297,7 @@ def main() -> t.NoReturn:
                 "mutually_exclusive": [["content", "secret"]],
                 "required_one_of": [["content", "secret"]],
             },
+            "keep": {"type": "list", "elements": "str", "default": []},
             "stage": {"type": "path"},
             "validate": {"type": "str"},
             "validate_timeout_seconds": {"type": "int", "default": 30},

@@ -62,6 +62,12 @@ previous_plan:
   returned: success
   type: dict
   sample: null
+drained:
+  description:
+    - Records of the instances that are kept out of the balancers, as M(numapin.inference.instance_drain) made them.
+  returned: success
+  type: dict
+  sample: {}
 paths:
   description: What was found at each of O(paths).
   returned: success
@@ -123,6 +129,9 @@ import subprocess
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.numapin.inference.plugins.module_utils._drained import STATE_DIRECTORY, read_records
+from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
 
 # In the order in which vLLM looks for them.
 _WEIGHTS = (".safetensors", ".bin", ".pt")
@@ -242,6 +251,10 @@ def main() -> t.NoReturn:
 
     root: str = given["root"]
     warnings: list[str] = []
+    try:
+        drained = read_records(_below(root, STATE_DIRECTORY))
+    except NumapinError as error:
+        module.fail_json(msg=str(error))
     found = {}
     for path in given["paths"]:
         below = _below(root, path)
@@ -252,6 +265,7 @@ def main() -> t.NoReturn:
         }
     module.exit_json(
         changed=False,
+        drained=drained,
         previous_plan=read_previous_plan(_below(root, given["plan_path"]), warnings),
         paths=found,
         stamp=read_stamp(None if given["stamp_path"] is None else _below(root, given["stamp_path"])),

@@ -52,6 +52,13 @@ options:
         description: The value of E(NUMAPIN_CONFIG_ID) in the unit's environment file.
         type: str
         required: true
+  hold:
+    description:
+      - Names of instances that are left exactly as they are - neither started, restarted, stopped, nor enabled -
+        whether they are among O(instances) or not. A rollout changes them one after the other.
+    type: list
+    elements: str
+    default: []
   template:
     description: Name of the template unit, up to its V(@).
     type: str
@@ -83,7 +90,8 @@ EXAMPLES = r"""
 
 RETURN = r"""
 actions:
-  description: One entry for each given instance, then one for each that is no longer wanted.
+  description:
+    - One entry for each given instance, then for each that is held back, then for each that is no longer wanted.
   returned: always
   type: list
   elements: dict
@@ -161,6 +169,7 @@ def main() -> t.NoReturn:
                     "config_id": {"type": "str", "required": True, "no_log": True},
                 },
             },
+            "hold": {"type": "list", "elements": "str", "default": []},
             "template": {"type": "str", "default": "vllm@"},
             "target": {"type": "str", "default": "vllm.target"},
             "timeout_seconds": {"type": "int", "default": 30},
@@ -176,9 +185,11 @@ def main() -> t.NoReturn:
             raise SystemdError(f"timeout_seconds is {params['timeout_seconds']}: it must be 1 or more")
         if not target.endswith(".target"):
             raise SystemdError(f"target {target!r} must be the name of a target unit, such as vllm.target")
-        instances = [(given["name"], given["config_id"]) for given in params["instances"]]
-        wanted = unit_names(instances, params["template"])
-        plan = plan_units(systemd, wanted, params["template"], target)
+        instances = [(one["name"], one["config_id"]) for one in params["instances"]]
+        held = list(unit_names([(name, "held") for name in params["hold"]], params["template"]))
+        given = unit_names(instances, params["template"])
+        wanted = {unit: config_id for unit, config_id in given.items() if unit not in held}
+        plan = plan_units(systemd, wanted, params["template"], target, held)
         result["changed"] = plan.changed
         result["actions"] = [
             {"unit": act.unit, "action": act.action, "reason": act.reason, "restarts": act.restarts}

@@ -25,13 +25,16 @@ class UpstreamsError(NumapinError):
 
 
 def upstreams(
-    plans: Sequence[Mapping[str, t.Any]], ready: Mapping[str, Sequence[str] | None] | None = None
+    plans: Sequence[Mapping[str, t.Any]],
+    ready: Mapping[str, Sequence[str] | None] | None = None,
+    drained: Mapping[str, Mapping[str, Mapping[str, t.Any]]] | None = None,
 ) -> list[dict[str, t.Any]]:
     """Return one upstream per model, in the order in which the plans first name them.
 
     ``plans`` are the hosts' ``vllm_plan``. ``ready`` maps a host to the names of its instances that were found ready in
     this run, or to None when this run did not get that far there. A host that was not got to, or an instance that was
     not ready, is down. Where nothing is known of any host, no instance was touched by this run and all are taken as up.
+    ``drained`` maps a host to its records of drained instances by name; those are down whatever else is known.
 
     Each upstream is ``{model, name, served_names, servers: [{instance, host, endpoint, weight, down, reason}]}`` with
     ``endpoint`` as nginx wants it (``192.0.2.1:8000``, ``[2001:db8::1]:8000``) and ``reason`` saying why it is down.
@@ -44,7 +47,8 @@ def upstreams(
     taken: dict[str, str] = {}
     for plan in plans:
         for instance in plan["instances"]:
-            endpoint = _endpoint(plan, instance["port"])
+            # While a change goes on, an instance may still be reached where it was before.
+            endpoint = _endpoint(instance.get("address") or plan["address"], instance["port"], plan["host"])
             what = f"{instance['name']} on {plan['host']}"
             if endpoint in taken:
                 raise UpstreamsError(
@@ -56,7 +60,8 @@ def upstreams(
             upstream["served_names"] += [
                 name for name in instance["served_names"] if name not in upstream["served_names"]
             ]
-            reason = _why_down(plan["host"], instance["name"], known)
+            record = ((drained or {}).get(plan["host"]) or {}).get(instance["name"])
+            reason = _why_drained(record) if record else _why_down(plan["host"], instance["name"], known)
             upstream["servers"].append(
                 {
                     "instance": instance["name"],
@@ -78,15 +83,21 @@ def _new_upstream(model: str) -> dict[str, t.Any]:
     return {"model": model, "name": f"numapin_{model}", "served_names": [], "servers": []}
 
 
-def _endpoint(plan: Mapping[str, t.Any], port: int) -> str:
+def _endpoint(given: str, port: int, host: str) -> str:
     try:
-        address = ipaddress.ip_address(plan["address"])
+        address = ipaddress.ip_address(given)
     except ValueError:
         raise UpstreamsError(
-            f"{plan['host']}: its plan has the address {plan['address']!r}, which is not an IP address; nginx would "
+            f"{host}: its plan has the address {given!r}, which is not an IP address; nginx would "
             "ask the name service once, at its start, and never again: set vllm_address to an IP address"
         ) from None
     return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+
+
+def _why_drained(record: Mapping[str, t.Any]) -> str:
+    """In words that can stand in a comment of nginx's configuration, whatever a person gave as the reason."""
+    text = f"drained since {record['since']} by a {record['by']}: {record['reason']}"
+    return "".join(letter if letter.isprintable() else " " for letter in text)[:200]
 
 
 def _why_down(host: str, instance: str, known: Mapping[str, Sequence[str]]) -> str | None:

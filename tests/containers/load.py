@@ -23,10 +23,13 @@ import argparse
 import collections
 import concurrent.futures
 import dataclasses
+import itertools
 import json
 import math
+import os
 import random
 import sys
+import threading
 import time
 import typing as t
 
@@ -57,6 +60,13 @@ def main() -> int:
     parser.add_argument("--min-tokens", type=int, default=20)
     parser.add_argument("--max-tokens", type=int, default=400)
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds without a byte that end a request")
+    parser.add_argument(
+        "--lengths",
+        choices=("uniform", "log"),
+        default="uniform",
+        help="how lengths are spread; log: as many between 1 and 10 as between 100 and 1,000",
+    )
+    parser.add_argument("--until", help="go on after --requests as well, until this file exists")
     parser.add_argument("--seed", type=int, default=1, help="of the mix of lengths")
     parser.add_argument("--progress", action="store_true")
     given = parser.parse_args()
@@ -65,22 +75,42 @@ def main() -> int:
     except OSError as error:
         print(f"ERROR: --api-key-file: {error}", file=sys.stderr)
         return 2
-    mix = random.Random(given.seed)
-    lengths = [mix.randint(given.min_tokens, given.max_tokens) for _number in range(given.requests)]
-    answers = []
+    lengths = mixed_lengths(random.Random(given.seed), given.lengths, given.min_tokens, given.max_tokens)
+    answers: list[Answer] = []
+    lock = threading.Lock()
     started = time.monotonic()
+
+    def more() -> tuple[int, int] | None:
+        """Number and length of the next request; nothing when it is over."""
+        with lock:
+            over = given.until is None or os.path.exists(given.until)
+            number = next(numbers)
+            return None if number >= given.requests and over else (number, next(lengths))
+
+    def work() -> None:
+        while (request := more()) is not None:
+            answer = complete(*request, given.url, given.model, api_key, given.timeout)
+            with lock:
+                answers.append(answer)
+                if given.progress:
+                    print(f"done {len(answers)}", file=sys.stderr, flush=True)
+
+    numbers = itertools.count()
     with concurrent.futures.ThreadPoolExecutor(given.concurrency) as pool:
-        running = [
-            pool.submit(complete, number, wanted, given.url, given.model, api_key, given.timeout)
-            for number, wanted in enumerate(lengths)
-        ]
-        for future in concurrent.futures.as_completed(running):
-            answers.append(future.result())
-            if given.progress:
-                print(f"done {len(answers)}", file=sys.stderr, flush=True)
+        for worker in [pool.submit(work) for _number in range(given.concurrency)]:
+            worker.result()
     result = summary(answers, time.monotonic() - started)
     print(json.dumps(result, indent=2))
     return 0 if not result["failures"] else 1
+
+
+def mixed_lengths(mix: random.Random, how: str, least: int, most: int) -> t.Iterator[int]:
+    """Numbers of tokens without end, the same ones for the same seed."""
+    while True:
+        if how == "uniform":
+            yield mix.randint(least, most)
+        else:
+            yield min(most, max(least, round(math.exp(mix.uniform(math.log(least), math.log(most))))))
 
 
 def complete(number: int, wanted: int, url: str, model: str, api_key: str, timeout_seconds: float) -> Answer:

@@ -99,7 +99,7 @@ def deployed() -> c.Iterator[str]:
 
 def variables() -> dict[str, t.Any]:
     """The demo's model, twice on one host, without anything kept for the system."""
-    model = service.model()
+    model = service.models()[0]
     return {
         "vllm_models": [{**model, "name": PINNED, "instances": 2, "port": FIRST_PORT}],
         "vllm_install_method": "existing",

@@ -13,7 +13,7 @@ from fleet import demo, hosts, image, packages, service, vllm
 from fleet.console import FleetError, say
 from fleet.settings import Settings
 
-PURPOSES = ("demo", "molecule")
+PURPOSES = ("demo", "molecule", "load", "faults")
 EPILOG = """Commands:
   setup          install the Debian or Ubuntu packages that are missing
   prepare        setup, then build what is cached: image, vLLM environment, model

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import secrets
+import typing as t
 
 from fleet import cpus, hosts, inventory, vllm
 from fleet.settings import BUILD, MODEL_SOURCE, VLLM_PYTHON, Settings
@@ -17,6 +18,8 @@ INFERENCE_HOSTS = ("inference1", "inference2")
 BALANCER = "balancer1"
 MODEL = "tiny"
 PORT = 80
+# The engine double loads for a while, and writes long answers for ten seconds.
+DOUBLE = {"NUMAPIN_ENGINE_START_SECONDS": "5", "NUMAPIN_ENGINE_TOKENS_PER_SECOND": "150"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,18 +30,25 @@ class Service:
     url: str
 
 
-def up(purpose: str, settings: Settings) -> Service:
-    """Start the hosts and write their inventory."""
-    shared = vllm.ready(settings)
-    wanted = [hosts.Host(name, "inference", 11 + i, shared.mounts()) for i, name in enumerate(INFERENCE_HOSTS)]
-    wanted.append(hosts.Host(BALANCER, "load_balancers", 21))
+def up(
+    purpose: str,
+    settings: Settings,
+    inference_hosts: t.Sequence[str] = INFERENCE_HOSTS,
+    balancers: t.Sequence[str] = (BALANCER,),
+    python: str = VLLM_PYTHON,
+    mounts: tuple[str, ...] = (),
+) -> Service:
+    """Start the hosts and write their inventory. Another ``python`` than vLLM's comes with one of the ``mounts``."""
+    shared = vllm.ready(settings).mounts() + mounts
+    wanted = [hosts.Host(name, "inference", 11 + i, shared) for i, name in enumerate(inference_hosts)]
+    wanted += [hosts.Host(name, "load_balancers", 21 + i) for i, name in enumerate(balancers)]
     running = hosts.up(purpose, wanted, settings)
     make_api_key(purpose)
-    reserved = cpus.reserved_for_each(len(INFERENCE_HOSTS))
-    own = {name: {"vllm_reserved_cpus": text} for name, text in zip(INFERENCE_HOSTS, reserved, strict=True)}
+    reserved = cpus.reserved_for_each(len(inference_hosts))
+    own = {name: {"vllm_reserved_cpus": text} for name, text in zip(inference_hosts, reserved, strict=True)}
     if purpose == "molecule":
         # The role has to install numactl there: the image has none.
-        own[INFERENCE_HOSTS[1]]["vllm_binding"] = "numactl"
+        own[inference_hosts[1]]["vllm_binding"] = "numactl"
     files = inventory.write(
         purpose,
         running,
@@ -46,31 +56,34 @@ def up(purpose: str, settings: Settings) -> Service:
             "load_balancers": {"load_balancer_port": PORT, "load_balancer_upstream_header": True},
             "all": {"vllm_api_key": "{{ lookup('ansible.builtin.file', inventory_dir ~ '/api_key') }}"},
             "inference": {
-                "vllm_models": [model()],
+                "vllm_models": models(),
                 "vllm_install_method": "existing",
-                "vllm_existing_python": VLLM_PYTHON,
+                "vllm_existing_python": python,
                 # The two hosts share this machine's CPUs: each is told which belong to the other.
                 "vllm_housekeeping_cores": 0,
             },
         },
         own,
     )
-    balancer = next(host for host in running if host.name == BALANCER)
+    balancer = next(host for host in running if host.name == balancers[0])
     return Service(files, f"http://{balancer.address}:{PORT}/v1" if PORT != 80 else f"http://{balancer.address}/v1")
 
 
-def model() -> dict[str, object]:
-    """The entry of ``vllm_models``: one instance on the CPU."""
-    return {
-        "name": MODEL,
-        "source": MODEL_SOURCE,
-        "instances": 1,
-        "device": "cpu",
-        # Left alone, vLLM 0.32 makes float32 bfloat16, and that dies of an illegal instruction on processors with AMX.
-        # float32 is what every processor computes with.
-        "arguments": {"load-format": "dummy", "enforce-eager": True, "max-model-len": 4096, "dtype": "float32"},
-        "environment": {"VLLM_CPU_KVCACHE_SPACE": "1"},
-    }
+def models(double: bool = False) -> list[dict[str, t.Any]]:
+    """What is served, by vLLM or by its double."""
+    environment = {"VLLM_CPU_KVCACHE_SPACE": "1"}
+    return [
+        {
+            "name": MODEL,
+            "source": MODEL_SOURCE,
+            "instances": 1,
+            "device": "cpu",
+            # Left alone, vLLM 0.32 makes float32 bfloat16, and that dies of an illegal instruction on processors with
+            # AMX. float32 is what every processor computes with.
+            "arguments": {"load-format": "dummy", "enforce-eager": True, "max-model-len": 4096, "dtype": "float32"},
+            "environment": environment | (DOUBLE if double else {}),
+        }
+    ]
 
 
 def make_api_key(purpose: str) -> None:

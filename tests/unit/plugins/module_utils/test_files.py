@@ -111,6 +111,18 @@ def test_no_longer_listed_is_removed_and_a_strangers_file_keeps_the_directory(tm
     assert not file_set(tmp_path).plan([text(tmp_path / "c", "3")]).changed
 
 
+def test_what_is_kept_stays_as_it_is_and_belongs_to_the_set(tmp_path: Path) -> None:
+    keep = tmp_path / "b"
+    put(file_set(tmp_path), [text(tmp_path / "a", "1"), text(keep, "1", 0o600)])
+    kept = file_set(tmp_path).plan([text(tmp_path / "a", "2")], keep=[str(keep), str(tmp_path / "nobody's")])
+    file_set(tmp_path).apply(kept)
+    assert (kept.changed_files, kept.removed_files) == ([str(tmp_path / "a")], ())
+    assert keep.read_text(encoding="utf-8") == "1"
+    assert file_set(tmp_path).plan([text(tmp_path / "a", "2")]).removed_files == (str(keep),)
+    with pytest.raises(FilesError, match="cannot be written and kept as it is at the same time"):
+        file_set(tmp_path).plan([text(keep, "2")], keep=[str(keep)])
+
+
 def test_a_directory_that_had_to_stay_goes_with_a_later_run(tmp_path: Path) -> None:
     before = snapshot(tmp_path)
     put(file_set(tmp_path), [text(tmp_path / "e" / "b", "2")], [directory(tmp_path / "e")])

@@ -92,8 +92,8 @@ class Host:
                 self.units[name] = STOPPED
         return Result(0, "", "")
 
-    def plan(self, wanted: dict[str, str]) -> UnitsPlan:
-        return plan_units(self.systemd, wanted, "vllm@", "vllm.target")
+    def plan(self, wanted: dict[str, str], held: t.Sequence[str] = ()) -> UnitsPlan:
+        return plan_units(self.systemd, wanted, "vllm@", "vllm.target", held)
 
 
 def actions(plan: UnitsPlan) -> dict[str, str]:
@@ -116,6 +116,24 @@ def test_running_with_the_wanted_id_is_left_alone(tmp_path: Path) -> None:
     assert actions(plan) == {"vllm@a.service": "none"}
     assert plan.actions[0].restarts == 3
     assert not plan.changed
+
+
+def test_what_is_held_back_is_left_alone_whatever_it_is(tmp_path: Path) -> None:
+    units = {"vllm@a.service": {**RUNNING, "MainPID": "100"}, "vllm@gone.service": RUNNING, "vllm@old.service": RUNNING}
+    host = Host(tmp_path, units, {100: "old"})
+    held = ["vllm@a.service", "vllm@new.service", "vllm@old.service"]
+    plan = host.plan({"vllm@b.service": "1"}, held)
+    assert actions(plan) == {"vllm@b.service": "start", **dict.fromkeys(held, "none"), "vllm@gone.service": "stop"}
+    host.units["vllm@b.service"] = STOPPED
+    host.becomes["vllm@b.service"] = {**RUNNING, "MainPID": "101"}
+    host.process(tmp_path, 101, "1")
+    converge(host.systemd, plan, {"vllm@b.service": "1"}, "vllm.target", 30)
+    assert not [call for call in host.calls for name in held if name in call]
+
+
+def test_the_target_stays_up_as_long_as_something_is_held_back(tmp_path: Path) -> None:
+    plan = Host(tmp_path, {"vllm@a.service": RUNNING}).plan({}, ["vllm@a.service"])
+    assert (plan.changed, plan.stop_target, plan.disable) == (False, False, ())
 
 
 @pytest.mark.parametrize(

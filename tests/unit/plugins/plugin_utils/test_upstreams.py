@@ -115,3 +115,12 @@ def test_the_filter_gives_the_same_and_no_traceback() -> None:
         upstreams_filter([{"instances": [instance("x", 0, 1)]}])
     with pytest.raises(AnsibleFilterError, match="list of plans, given was str"):
         upstreams_filter("plan")
+
+
+def test_what_is_drained_is_down_whatever_else_is_known() -> None:
+    record = {"since": "2026-11-25T02:40:11Z", "by": "person", "reason": "fan;\n} x", "rollout": ""}
+    drained: dict[str, t.Any] = {"gpu1": {"tiny-n1": record}, "gpu2": {}}
+    found = upstreams([ONE, TWO], {"gpu1": ["big-n0", "tiny-n0", "tiny-n1"], "gpu2": ["tiny-n0"]}, drained)
+    servers = [server for upstream in found for server in upstream["servers"]]
+    assert [server["instance"] for server in servers if server["down"]] == ["tiny-n1"]
+    assert servers[2]["reason"] == "drained since 2026-11-25T02:40:11Z by a person: fan; } x", "one line, as a comment"

@@ -1,0 +1,317 @@
+# Copyright (c) 2026, numapin.inference contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This is a PRIVATE part of the collection: do not use it from outside, it may change at any time.
+
+"""What a rolling change takes out and puts in, in which order, and what it refuses.
+
+A *change* is what has to happen as one on one host: ``{out: [names], in: [names], reason}``. ``out`` are instances that
+serve and must be drained first, ``in`` the ones that run afterwards. Mostly both are the same one name. They differ
+where a plan moved: instances that want what others still hold (a GPU, CPUs, a port) wait until those are out.
+
+A *batch* is what happens at the same time, as ``{hosts: {host: {out, in}}, title}``.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Collection, Mapping, Sequence
+
+from ansible_collections.numapin.inference.plugins.module_utils._cpuset import parse_cpulist
+from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
+
+Entry = Mapping[str, t.Any]
+Change = dict[str, t.Any]
+
+
+class RolloutError(NumapinError):
+    """Something that cannot be rolled out this way; the message names the setting."""
+
+
+# --- On one host -----------------------------------------------------------------------------------------------------
+
+
+def host_changes(
+    plan: Mapping[str, t.Any],
+    previous: Mapping[str, t.Any] | None,
+    actions: Sequence[Mapping[str, t.Any]],
+    serving: Collection[str],
+    drained: Mapping[str, Mapping[str, t.Any]],
+) -> list[Change]:
+    """The changes of one host that must not be made while clients are served by what they touch.
+
+    ``actions`` is what vllm_units would do, ``serving`` the names of those that answer, ``drained`` the host's records.
+    What is in no change can be started, restarted and stopped at once: nobody is served by it.
+    """
+    new, old = _entries(plan), _entries(previous)
+    wanted_actions = {instance_name(action["unit"]): action for action in actions}
+    out: dict[str, str] = {}
+    for name, action in wanted_actions.items():
+        replaced = name in new and action["action"] == "restart"
+        removed = name not in new and action["action"] in ("stop", "none") and name in old
+        if (replaced or removed) and name in serving:
+            out[name] = action["reason"]
+    resumed = {
+        name: f"a rollout of {record['since']} did not come to its end"
+        for name, record in drained.items()
+        if record.get("rollout") and name not in out
+    }
+    groups = [({name}, {name} & new.keys(), reason) for name, reason in (out | resumed).items()]
+    groups = _join_overlapping(groups, old, new)
+    started = [name for name, act in wanted_actions.items() if name in new and act["action"] in ("start", "restart")]
+    for name in started:
+        if any(name in outs | ins for outs, ins, _reason in groups):
+            continue
+        for _outs, ins, _reason in [group for group in groups if _wants_of(new[name], group[0], old)]:
+            ins.add(name)
+    # One new instance may want what two of them hold.
+    groups = _join_overlapping(groups, old, new)
+    return [{"out": sorted(outs), "in": sorted(ins), "reason": reason} for outs, ins, reason in groups]
+
+
+def serving_plan(
+    plan: Mapping[str, t.Any], previous: Mapping[str, t.Any] | None, held: Collection[str]
+) -> dict[str, t.Any]:
+    """The plan as it is at this moment: ``held`` instances are still what they were, and new ones of them not there.
+
+    An entry that is still reached at another address than the plan's carries it as ``address``.
+    """
+    old = _entries(previous)
+    address = (previous or {}).get("address", plan["address"])
+    instances: list[dict[str, t.Any]] = []
+    for entry in [*plan["instances"], *(old[name] for name in old if name not in _entries(plan))]:
+        name = entry["name"]
+        if name not in held:
+            if name in _entries(plan):
+                instances.append(dict(entry))
+        elif name in old:
+            kept = dict(old[name])
+            if kept.get("address", address) != plan["address"]:
+                kept["address"] = kept.get("address", address)
+            instances.append(kept)
+    return {**plan, "instances": instances}
+
+
+def instance_name(unit: str) -> str:
+    """``tiny-n0`` of ``vllm@tiny-n0.service``."""
+    return unit.partition("@")[2].removesuffix(".service")
+
+
+def _entries(plan: Mapping[str, t.Any] | None) -> dict[str, dict[str, t.Any]]:
+    return {entry["name"]: entry for entry in (plan or {}).get("instances") or []}
+
+
+def _join_overlapping(
+    groups: Sequence[tuple[set[str], set[str], str]], old: Mapping[str, Entry], new: Mapping[str, Entry]
+) -> list[tuple[set[str], set[str], str]]:
+    joined: list[tuple[set[str], set[str], str]] = []
+    for outs, ins, reason in groups:
+        touching = [
+            other
+            for other in joined
+            if (outs | ins) & (other[0] | other[1])
+            or any(_wants_of(new[name], other[0] - {name}, old) for name in ins)
+            or any(_wants_of(new[name], outs - {name}, old) for name in other[1])
+        ]
+        for other in touching:
+            joined.remove(other)
+            outs, ins, reason = other[0] | outs, other[1] | ins, other[2]
+        joined.append((outs, ins, reason))
+    return joined
+
+
+def _wants_of(wants: Entry, holders: Collection[str], old: Mapping[str, Entry]) -> bool:
+    """Whether a new instance wants a GPU, a port or – of instances on the CPU – a CPU that one of ``holders`` has."""
+    return any(_overlap(wants, old[name]) for name in holders if name in old)
+
+
+def _overlap(one: Entry, other: Entry) -> bool:
+    if one.get("port") == other.get("port") or set(one.get("gpus") or []) & set(other.get("gpus") or []):
+        return True
+    if one.get("device") == "gpu" or other.get("device") == "gpu":
+        return False
+    return bool(parse_cpulist(str(one.get("cpus", ""))) & parse_cpulist(str(other.get("cpus", ""))))
+
+
+# --- Over all hosts --------------------------------------------------------------------------------------------------
+
+
+class _State:
+    """Who serves what while the batches go on, in thought."""
+
+    def __init__(self, hosts: Mapping[str, Mapping[str, t.Any]], shared: bool) -> None:
+        self.hosts, self.shared = hosts, shared
+        self.healthy: dict[tuple[str, str], set[str]] = {}
+        self.wanted: set[tuple[str, str]] = set()
+        for host, about in hosts.items():
+            self.wanted |= {(self.domain(host), entry["model"]) for entry in about["plan"]["instances"]}
+            for name, entry in _entries(about["serving"]).items():
+                if name in about["ready"] and name not in about["drained"]:
+                    self.pool(host, entry["model"]).add(f"{name} on {host}")
+
+    def domain(self, host: str) -> str:
+        """Instances that one balancer can put in each other's place."""
+        return "" if self.shared else host
+
+    def pool(self, host: str, model: str) -> set[str]:
+        return self.healthy.setdefault((self.domain(host), model), set())
+
+    def leaving(self, host: str, change: Change) -> dict[str, set[str]]:
+        """By model, those that serve now and would not while this change goes on; of models that shall stay only."""
+        leaving: dict[str, set[str]] = {}
+        entries = _entries(self.hosts[host]["serving"])
+        for name in change["out"]:
+            model = entries[name]["model"] if name in entries else None
+            what = f"{name} on {host}"
+            if model and (self.domain(host), model) in self.wanted and what in self.pool(host, model):
+                leaving.setdefault(model, set()).add(what)
+        return leaving
+
+    def apply(self, host: str, change: Change) -> None:
+        about = self.hosts[host]
+        for name in change["out"]:
+            for pool in self.healthy.values():
+                pool.discard(f"{name} on {host}")
+        for name, entry in _entries(about["plan"]).items():
+            if name in change["in"] and about["drained"].get(name, {}).get("by") != "person":
+                self.pool(host, entry["model"]).add(f"{name} on {host}")
+
+
+def batches(
+    hosts: Mapping[str, Mapping[str, t.Any]],
+    *,
+    shared: bool,
+    batch: int = 1,
+    minimum_healthy: int = 1,
+    allow_downtime: bool = False,
+) -> dict[str, list[t.Any]]:
+    """The order of all hosts' changes: ``{batches, refusals, warnings}``; with a refusal nothing may be begun.
+
+    ``hosts`` maps each host to ``{plan, serving, changes, ready, drained, balanced}``: the plan, the plan as it is now,
+    ``host_changes``, names that answer, records of drained ones, and whether a balancer sends it requests at all.
+    ``shared``: one balancer (or several alike) serves all hosts; otherwise each host for itself. At most ``batch``
+    instances of one model are out at a time, and at least ``minimum_healthy`` of it go on serving.
+    """
+    if batch < 1:
+        raise RolloutError(f"vllm_rollout_batch is {batch}: at least one instance has to be changed at a time")
+    if minimum_healthy < 0:
+        raise RolloutError(f"vllm_rollout_minimum_healthy is {minimum_healthy}: it must be 0 or more")
+    state = _State(hosts, shared)
+    pending = [(host, change) for host, about in hosts.items() for change in about["changes"]]
+    # What an earlier run left half-done is brought to its end first; what only goes is last, when its successors serve.
+    pending.sort(key=lambda item: (not set(item[1]["out"]) & _open(hosts[item[0]]["drained"]), not item[1]["in"]))
+    planned: list[dict[str, t.Any]] = []
+    refusals: list[str] = []
+    warnings: list[str] = []
+    while pending:
+        taken: list[tuple[str, Change]] = []
+        gone: dict[tuple[str, str], int] = {}
+        for host, change in pending:
+            if _fits(state, host, change, gone, batch, minimum_healthy):
+                taken.append((host, change))
+                if hosts[host]["balanced"]:
+                    for model, names in state.leaving(host, change).items():
+                        gone[state.domain(host), model] = gone.get((state.domain(host), model), 0) + len(names)
+        if not taken:
+            host, change = pending[0]
+            message = _too_few(state, host, change, minimum_healthy)
+            (warnings if allow_downtime else refusals).append(message)
+            taken = [(host, change)]
+        elif minimum_healthy == 0:
+            warnings += [
+                _too_few(state, host, change, 1)
+                for host, change in taken
+                if hosts[host]["balanced"] and not _leaves(state, host, change, {}, 1)
+            ]
+        for item in taken:
+            pending.remove(item)
+            state.apply(*item)
+        planned.append(_batch(taken))
+    return {"batches": planned, "refusals": refusals, "warnings": warnings}
+
+
+def too_few(
+    hosts: Mapping[str, Mapping[str, t.Any]],
+    batch: Mapping[str, t.Any],
+    answers: Mapping[str, Sequence[Mapping[str, t.Any]]],
+    *,
+    shared: bool,
+    minimum_healthy: int,
+) -> list[str]:
+    """What forbids to begin ``batch`` at this moment: models of which too few others answered just now.
+
+    ``hosts`` as for ``batches``; ``answers`` maps a host to what instance_ready found of its instances.
+    """
+    state = _State(hosts, shared)
+    leaving: dict[tuple[str, str], set[str]] = {}
+    for host, change in batch["hosts"].items():
+        if hosts[host]["balanced"]:
+            for model, names in state.leaving(host, change).items():
+                leaving.setdefault((state.domain(host), model), set()).update(names)
+    found = {f"{answer['name']} on {host}": answer for host, all_of in answers.items() for answer in all_of}
+    problems = []
+    for (domain, model), names in leaving.items():
+        others = sorted(state.healthy[domain, model] - names)
+        silent = [name for name in others if found.get(name, {}).get("state") != "ready"]
+        answering = len(others) - len(silent)
+        if answering < minimum_healthy:
+            said = "; ".join(f"{name}: {found.get(name, {}).get('detail', 'not asked')}" for name in silent)
+            problems.append(
+                f"model {model}: {answering} other instances answer, but {minimum_healthy} must while"
+                f" {', '.join(sorted(names))} is changed" + (f"; {said}" if said else "")
+            )
+    return problems
+
+
+def _open(drained: Mapping[str, Mapping[str, t.Any]]) -> set[str]:
+    return {name for name, record in drained.items() if record.get("rollout")}
+
+
+def _fits(
+    state: _State, host: str, change: Change, gone: Mapping[tuple[str, str], int], batch: int, minimum_healthy: int
+) -> bool:
+    if not state.hosts[host]["balanced"]:
+        return True
+    for model, names in state.leaving(host, change).items():
+        already = gone.get((state.domain(host), model), 0)
+        # One change may hold more instances than a batch: they depend on one another, so it goes alone.
+        if already and already + len(names) > batch:
+            return False
+    return _leaves(state, host, change, gone, minimum_healthy)
+
+
+def _leaves(
+    state: _State, host: str, change: Change, gone: Mapping[tuple[str, str], int], minimum_healthy: int
+) -> bool:
+    return all(
+        len(state.pool(host, model)) - gone.get((state.domain(host), model), 0) - len(names) >= minimum_healthy
+        for model, names in state.leaving(host, change).items()
+    )
+
+
+def _too_few(state: _State, host: str, change: Change, minimum_healthy: int) -> str:
+    parts = []
+    for model, names in state.leaving(host, change).items():
+        pool = state.pool(host, model)
+        left = len(pool) - len(names)
+        if left < minimum_healthy:
+            serve = ", ".join(sorted(pool))
+            parts.append(
+                f"model {model}: of {len(pool)} instances that serve it ({serve}) only {left} would be left while"
+                f" {', '.join(sorted(names))} is changed"
+            )
+    return "; ".join(parts)
+
+
+def _batch(taken: Sequence[tuple[str, Change]]) -> dict[str, t.Any]:
+    hosts: dict[str, dict[str, list[str]]] = {}
+    words = []
+    for host, change in taken:
+        mine = hosts.setdefault(host, {"out": [], "in": []})
+        for side in ("out", "in"):
+            mine[side] = sorted({*mine[side], *change[side]})
+        names = sorted({*change["out"], *change["in"]})
+        removed = [name for name in names if name not in change["in"]]
+        words.append(f"{', '.join(names)} on {host}" + (f" (goes: {', '.join(removed)})" if removed else ""))
+    return {"hosts": hosts, "title": "; ".join(words)}
