@@ -15,7 +15,7 @@ import re
 import signal
 import typing as t
 
-from fleet.console import FleetError, run, say, step
+from fleet.console import FleetError, as_root, run, say, step
 from fleet.settings import BUILD, REPOSITORY
 
 from machines.booted import Booted
@@ -24,7 +24,7 @@ from machines.places import CACHE, LAB
 SHAPE = "expansion"
 NOTES = BUILD / "lab-shortfall"
 DOCS = REPOSITORY / "docs" / "tuning.md"
-BEGIN, END = "<!-- Made by make lab-shortfall -->\n", "<!-- End of what it made -->\n"
+BEGIN, END = "<!-- From here to the end of the table: make lab-shortfall WRITE=1 -->\n", "<!-- End of the table -->\n"
 SCRIPT = "/usr/local/bin/dpdk-hugepages.py"
 BEFORE = [64, 32, 0]
 CONTENDERS: list[dict[str, t.Any]] = [
@@ -69,7 +69,13 @@ def dpdk_script() -> str:
     directory = CACHE / "dpdk"
     if not list(directory.glob("dpdk_*.deb")):
         directory.mkdir(parents=True, exist_ok=True)
-        run(["sh", "-c", 'cd "$1" && apt-get download -q dpdk', "sh", str(directory)], timeout_seconds=120)
+        download = ["sh", "-c", 'cd "$1" && apt-get download -q dpdk', "sh", str(directory)]
+        try:
+            run(download, timeout_seconds=120)
+        except FleetError:
+            # Without lists of packages, or with old ones.
+            run(as_root(["apt-get", "update", "-q"]), timeout_seconds=300)
+            run(download, timeout_seconds=120)
     (package,) = directory.glob("dpdk_*.deb")
     unpack = 'dpkg-deb --fsys-tarfile "$1" | tar -xO ./usr/bin/dpdk-hugepages.py'
     return run(["sh", "-c", unpack, "sh", str(package)], timeout_seconds=60)
