@@ -54,6 +54,8 @@ number=0
 for config in /etc/vllm/pinned-*.yaml; do
     from=$(basename $config .yaml) name=$1-$number port=$(($2 + number)) number=$((number + 1))
     install -d /etc/systemd/system/vllm@$name.service.d
+    unit=/etc/systemd/system/vllm@$from.service
+    [ ! -e $unit ] || cp $unit /etc/systemd/system/vllm@$name.service
     sed -E "s/^(CPUAffinity|NUMAMask|AllowedCPUs|AllowedMemoryNodes)=.*/\1=/; s/^NUMAPolicy=.*/NUMAPolicy=default/
         s/(VLLM_CPU_OMP_THREADS_BIND)=[^\"]*/\1=$3/; /CPU_VISIBLE_MEMORY_NODES/d; s/$from\b/$name/g" \
         /etc/systemd/system/vllm@$from.service.d/placement.conf >/etc/systemd/system/vllm@$name.service.d/placement.conf
