@@ -24,7 +24,6 @@ import os
 import resource
 import shutil
 import socket
-import ssl
 import statistics
 import subprocess
 import sys
@@ -42,6 +41,7 @@ ROUTER = ROOT / ".cache" / f"vllm-router-{ROUTER_VERSION}"
 MODEL = "tiny"
 CLIENT_KEY, ENGINE_KEY = "sk-client-0123456789abcdefghij", "sk-engine-0123456789abcdefghij"
 PACE_TOKENS_PER_SECOND = 500
+CONTEXT = balancing.trusting()
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Asker:
         self._socket = socket.create_connection(("127.0.0.1", target.port), timeout=60)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if target.tls:
-            self._socket = balancing.trusting().wrap_socket(self._socket, server_hostname="localhost")
+            self._socket = CONTEXT.wrap_socket(self._socket, server_hostname="localhost")
 
     def ask(self, tokens: int) -> list[float]:
         """Seconds from the request to each of the pieces in which ``tokens`` tokens came."""
@@ -226,12 +226,12 @@ def gaps(targets: list[Target], rounds: int) -> dict[str, float]:
 
 async def throughput(target: Target, seconds: float, clients: int) -> float:
     """Requests a second of so many clients, each on a connection of its own."""
+    connections = [await connect(target) for _number in range(clients)]
     end = time.monotonic() + seconds
     done = 0
 
-    async def client() -> None:
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal done
-        reader, writer = await connect(target)
         while time.monotonic() < end:
             writer.write(target.request(1, stream=False))
             head = await reader.readuntil(b"\r\n\r\n")
@@ -242,13 +242,12 @@ async def throughput(target: Target, seconds: float, clients: int) -> float:
             done += 1
         writer.close()
 
-    await asyncio.gather(*(client() for _number in range(clients)))
+    await asyncio.gather(*(client(*connection) for connection in connections))
     return done / seconds
 
 
 async def connect(target: Target) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    context: ssl.SSLContext | None = balancing.trusting() if target.tls else None
-    return await asyncio.open_connection("127.0.0.1", target.port, ssl=context)
+    return await asyncio.open_connection("127.0.0.1", target.port, ssl=CONTEXT if target.tls else None)
 
 
 async def streams(target: Target, count: int, tokens: int) -> int:
@@ -262,10 +261,10 @@ async def streams(target: Target, count: int, tokens: int) -> int:
             reader, writer = await connect(target)
             writer.write(target.request(tokens))
             line = await reader.readline()
-            if b" 200 " not in line:
-                raise SystemExit(f"{target.name} answered {line!r} + {await reader.read(1000)!r}")
-            while not line.startswith(b"data: {"):
-                line = await reader.readline()
+        if b" 200 " not in line:
+            raise SystemExit(f"{target.name} answered {line!r} + {await reader.read(1000)!r}")
+        while not line.startswith(b"data: {"):
+            line = await reader.readline()
         open_now += 1
         most = max(most, open_now)
         pieces = 1

@@ -224,7 +224,7 @@ def nginx_variables(directory: Path, **more: t.Any) -> dict[str, t.Any]:
 
 def trusting() -> ssl.SSLContext:
     """A client's context that takes every certificate: what is tested is not who signed it."""
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context

@@ -25,7 +25,10 @@ def sha256(key: str) -> str:
 
 
 def test_keys_become_digests_under_their_clients_name() -> None:
-    clients: list[dict[str, t.Any]] = [{"name": "alice", "keys": [ONE, TWO]}, {"name": "bob@x.y-z_1", "keys": [THREE], "sha256": [DIGEST]}]
+    clients: list[dict[str, t.Any]] = [
+        {"name": "alice", "keys": [ONE, TWO]},
+        {"name": "bob@x.y-z_1", "keys": [THREE], "sha256": [DIGEST]},
+    ]
     assert api_keys(clients)["digests"] == [
         {"sha256": sha256(ONE), "name": "alice"},
         {"sha256": sha256(TWO), "name": "alice"},
