@@ -130,8 +130,9 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.numapin.inference.plugins.module_utils._drained import STATE_DIRECTORY, read_records
+from ansible_collections.numapin.inference.plugins.module_utils._drained import read_records
 from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
+from ansible_collections.numapin.inference.plugins.module_utils._files import STATE_DIRECTORY
 
 # In the order in which vLLM looks for them.
 _WEIGHTS = (".safetensors", ".bin", ".pt")

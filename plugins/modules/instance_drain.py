@@ -101,11 +101,11 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.numapin.inference.plugins.module_utils._drained import (
-    STATE_DIRECTORY,
     DrainedError,
     Drains,
 )
 from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
+from ansible_collections.numapin.inference.plugins.module_utils._files import STATE_DIRECTORY
 
 
 def apply(drains: Drains, params: dict[str, t.Any]) -> None:
