@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.numapin.inference.plugins.module_utils import _files
+from ansible_collections.numapin.inference.plugins.module_utils import _drained
 from ansible_collections.numapin.inference.plugins.module_utils._drained import DrainedError, Drains, read_records
 
 SINCE = 1795574411.0
@@ -147,7 +147,7 @@ def test_a_full_disk_stops_it_before_anything_happened(tmp_path: Path, monkeypat
     def full(*_args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(_files, "put", full)
+    monkeypatch.setattr(_drained, "put_durably", full)
     with pytest.raises(DrainedError, match="No space left on device; nothing is done without it"):
         drains(tmp_path).begin(["m-n0"], "r1", "", {})
     assert records(tmp_path) == {}
