@@ -12,6 +12,7 @@ the module runs. The same code always gives the same bytes, so that an unchanged
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import io
 import re
@@ -25,8 +26,28 @@ _PACKAGE = "ansible_collections.numapin.inference.plugins.module_utils"
 _IMPORT = re.compile(rf"^[ \t]*from {re.escape(_PACKAGE)}(?:\.(\w+))? import (\([^)]*\)|[^\n]*)", re.MULTILINE)
 # The earliest that a zip file can say.
 _DATE = (1980, 1, 1, 0, 0, 0)
+# What is in a zip file is compiled anew at each start. A service that is given a cache unpacks it there once.
 _MAIN = f"""# Written by the Ansible collection numapin.inference. It runs without Ansible.
+import os
+import shutil
 import sys
+import tempfile
+import zipfile
+
+cache = os.environ.get("CACHE_DIRECTORY")
+if cache:
+    unpacked = os.path.join(cache, "DIGEST")
+    try:
+        if not os.path.isdir(unpacked):
+            for name in os.listdir(cache):
+                shutil.rmtree(os.path.join(cache, name), ignore_errors=True)
+            part = tempfile.mkdtemp(dir=cache)
+            with zipfile.ZipFile(sys.path[0]) as archive:
+                archive.extractall(part)
+            os.rename(part, unpacked)
+        sys.path.insert(0, unpacked)
+    except OSError as error:
+        sys.stderr.write(f"{{cache}} cannot be used as a cache: {{error.strerror or error}}\\n")
 
 from {_PACKAGE}.ENTRY import main
 
@@ -45,11 +66,13 @@ def program(entry: str) -> bytes:
     library may be imported. The calling module has to import ``entry`` itself: Ansible sends a host what is imported.
     """
     parts = _PACKAGE.split(".")
-    files = {"__main__.py": _MAIN.replace("ENTRY", entry)}
+    files = {}
     for depth in range(1, len(parts) + 1):
         files["/".join([*parts[:depth], "__init__.py"])] = ""
     for name, source in sources(entry).items():
         files["/".join([*parts, f"{name}.py"])] = source
+    digest = hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()[:16]
+    files["__main__.py"] = _MAIN.replace("ENTRY", entry).replace("DIGEST", digest)
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
         for path, text in sorted(files.items()):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import time
 import typing as t
 
@@ -43,6 +44,7 @@ _MISSED_ROUNDS = 3
 _SLACK_SECONDS = 60
 
 _UNITS = "/etc/systemd/system"
+_CACHE = "/var/cache/numapin"
 _SERVICE_TEXT = """# Written by the Ansible collection numapin.inference, module verify_timer.
 [Unit]
 Description=Proof that instances are where they were planned (numapin)
@@ -60,6 +62,8 @@ IOSchedulingClass=idle
 RuntimeDirectory=numapin
 RuntimeDirectoryPreserve=yes
 RuntimeDirectoryMode=0755
+# Compiling the program costs more than the proof.
+CacheDirectory=numapin/verify
 # Leaves out that it is started and has ended, every time; from systemd 249 on.
 LogLevelMax=notice
 
@@ -227,8 +231,10 @@ class VerifyTimer:
             for path in self._left:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)
-            with contextlib.suppress(OSError):
-                os.rmdir(self._run_directory)
+            shutil.rmtree(os.path.join(_CACHE, "verify"), ignore_errors=True)
+            for directory in (_CACHE, self._run_directory):
+                with contextlib.suppress(OSError):
+                    os.rmdir(directory)
             return
         if self.action in ("started", "restarted"):
             self._systemd.change("enable", [TIMER])

@@ -88,7 +88,7 @@ def variables() -> dict[str, dict[str, object]]:
             "vllm_shutdown_timeout_seconds": 20,
             "vllm_start_timeout_seconds": 240,
             # A test waits for the timer twice.
-            "verify_timer_interval_seconds": 20,
+            "verify_timer_interval_seconds": 30,
         },
     }
 

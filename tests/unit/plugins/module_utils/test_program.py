@@ -54,6 +54,28 @@ def test_runs_without_ansible_and_holds_what_it_imports(entry: str, tmp_path: Pa
     assert sorted(_program.sources(entry)) == ["_cpuset", "_entry", "_errors"]
 
 
+def test_a_cache_is_filled_once_and_used(entry: str, tmp_path: Path) -> None:
+    path, cache = tmp_path / "program", tmp_path / "cache"
+    path.write_bytes(_program.program(entry))
+    (cache / "of an earlier program").mkdir(parents=True)
+
+    def run() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-I", "-S", str(path), "3,0-1"]
+        environment = {"CACHE_DIRECTORY": str(cache)}
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, env=environment)
+
+    assert (run().stdout, run().stderr) == ("0-1,3\n", "")
+    (unpacked,) = cache.iterdir()
+    assert [*unpacked.rglob("__pycache__/_entry.*.pyc")]
+    source = next(unpacked.rglob("_entry.py"))
+    source.write_text("def main(arguments):\n    print('from the cache')\n    return 0\n")
+    assert run().stdout == "from the cache\n"
+    # One that cannot be written to is said, and done without.
+    cache.rename(tmp_path / "gone")
+    assert run().stdout == "0-1,3\n"
+    assert run().stderr.startswith(f"{cache} cannot be used as a cache: ")
+
+
 @pytest.mark.parametrize("name", ["_verify_service", "_irq_service", "_hugetlb_boot"])
 def test_imports_are_those_that_python_finds(name: str) -> None:
     package = "ansible_collections.numapin.inference.plugins.module_utils"

@@ -87,6 +87,7 @@ def fixture_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
         (_verify_setup, "PROGRAM"),
         (_verify_setup, "PROGRAM_DIRECTORY"),
         (_verify_setup, "_UNITS"),
+        (_verify_setup, "_CACHE"),
         (_verify_service, "CONFIGURATION"),
     ):
         monkeypatch.setattr(module, name, str(tmp_path) + getattr(module, name))
@@ -127,6 +128,7 @@ def test_first_run_second_run_and_away_again(host: Host) -> None:
     ]
     for path in left[1:]:
         path.write_text("")
+    (host.root / "var/cache/numapin/verify/0123").mkdir(parents=True)
     away = host.timer(None)
     assert (away.changed, away.action) == (True, "stopped")
     assert set(below(host, away.removed_files)) == {*FILES, *below(host, map(str, left))}
@@ -138,6 +140,7 @@ def test_first_run_second_run_and_away_again(host: Host) -> None:
     ]
     assert not any(path.exists() for path in left)
     assert not host.run_directory.exists()
+    assert not (host.root / "var/cache/numapin").exists()
     assert not any(read_entry(str(host.root) + path).kind == "file" for path in FILES)
     again = host.timer(None)
     assert (again.changed, again.removed_files) == (False, [])
