@@ -56,7 +56,7 @@ def up(
             "load_balancers": {"load_balancer_port": PORT, "load_balancer_upstream_header": True},
             "all": {"vllm_api_key": "{{ lookup('ansible.builtin.file', inventory_dir ~ '/api_key') }}"},
             "inference": {
-                "vllm_models": models(),
+                "vllm_models": models(double=python != VLLM_PYTHON),
                 "vllm_install_method": "existing",
                 "vllm_existing_python": python,
                 # The two hosts share this machine's CPUs: each is told which belong to the other.
