@@ -53,7 +53,7 @@ def test_a_host_whose_vllm_does_not_start(tmp_path: pathlib.Path) -> None:
         assert run.recap[SERVING]["failed"] == 0, run.output
         assert run.recap[SERVING]["changed"] == 0, "the other host is left as it is"
         assert "Its previous configuration is back, and it serves." in run.text
-        assert "Not changed yet: tiny-n0 on inference1." in run.text
+        assert "Not changed yet: tiny-n0 on inference1" in run.text
         assert "inference1, tiny-n0:" in run.text
         assert "9999999" in run.text, "the cause from vLLM's own log"
         assert "max_position_embeddings" in run.text, "the cause from vLLM's own log"
