@@ -213,7 +213,7 @@ def main() -> int:
         values[f"pinned_over_{name}"] = round(best.tokens_per_second / other.tokens_per_second, 2)
         values[f"p99_pinned_over_{name}"] = round(best.p99_seconds / other.p99_seconds, 3)
     told = [
-        f"{name} {middle.tokens_per_second:.0f} tokens/s, p50 {middle.p50_seconds:.2f} s, p99 {middle.p99_seconds:.2f} s"
+        f"{name} {middle.tokens_per_second:.0f} tokens/s, p50 {middle.p50_seconds:.2f}, p99 {middle.p99_seconds:.2f} s"
         for name, middle in ((name, medians(results)) for name, results in found.items())
     ]
     detail = f"medians of {rounds} interleaved rounds, {REQUESTS} requests each: {'; '.join(told)}"
