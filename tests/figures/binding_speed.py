@@ -212,8 +212,11 @@ def main() -> int:
         other = medians(found[name])
         values[f"pinned_over_{name}"] = round(best.tokens_per_second / other.tokens_per_second, 2)
         values[f"p99_pinned_over_{name}"] = round(best.p99_seconds / other.p99_seconds, 3)
-    told = [f"{name} {medians(results).tokens_per_second:.0f} tokens/s" for name, results in found.items()]
-    detail = f"medians of {rounds} interleaved rounds, {REQUESTS} requests each: {', '.join(told)}"
+    told = [
+        f"{name} {middle.tokens_per_second:.0f} tokens/s, p50 {middle.p50_seconds:.2f}, p99 {middle.p99_seconds:.2f} s"
+        for name, middle in ((name, medians(results)) for name, results in found.items())
+    ]
+    detail = f"medians of {rounds} interleaved rounds, {REQUESTS} requests each: {'; '.join(told)}"
     print(json.dumps({"values": values, "detail": detail}))
     return 0
 
