@@ -155,10 +155,12 @@ def play(
         limit = "balancer"
     inventory = {
         "all": {
+            # An nginx of which nothing is known, unless a balancer or ``variables`` say more.
+            "vars": {"__load_balancer_nginx": {"rc": 0, "stderr": "", "stdout_lines": []}},
             "children": {
                 "inference": {"hosts": hosts},
                 "load_balancers": {"hosts": names},
-            }
+            },
         }
     }
     (directory / "inventory.json").write_text(json.dumps(inventory), encoding="utf-8")

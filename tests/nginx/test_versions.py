@@ -36,6 +36,7 @@ RELEASES = sorted(path for path in (ROOT / ".cache" / "nginx-releases").glob("*"
 HOSTS = {"gpu1": {"vllm_plan": plan("gpu1", "192.0.2.1", instance("big", 0, 8000), instance("big", 1, 8001, weight=4))}}
 EVERYTHING: dict[str, t.Any] = {
     "load_balancer_tls": True,
+    "load_balancer_hardening": True,
     "load_balancer_hsts_seconds": 1,
     "load_balancer_method": "session",
     "load_balancer_max_requests": 16,

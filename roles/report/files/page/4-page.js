@@ -59,7 +59,7 @@ function showAttention() {
       listed(texts.slice(0, 8)), texts.length > 8 ? element("p", { class: "soft" }, `and ${texts.length - 8} more, see the host`) : null));
   }
   if (bad.length > SHOWN_AT_ONCE) {
-    at("attention-list").append(element("p", {}, `${count(bad.length - SHOWN_AT_ONCE, "more host")}: choose the state “with problems or warnings” below.`));
+    at("attention-list").append(element("p", {}, `${count(bad.length - SHOWN_AT_ONCE, "more host")}: choose the state "with problems or warnings" below.`));
   }
 }
 
