@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import re
 import typing as t
 
 from ansible_collections.numapin.inference.plugins.module_utils._commands import Runner
@@ -37,6 +38,8 @@ _POLICIES = {
     "interleave": ("interleave", "weighted interleave"),
 }
 
+# How vLLM titles the worker of a pipeline (setup_proc_title_and_log_prefix in v1/executor/multiproc_executor.py).
+_WORKER_TITLE = re.compile(r"\bWorker(?:_DP\d+)?_PP(\d+)(?:_PCP\d+)?(?:_TP(\d+))?(?:_|$|\s)")
 _STRAYS_LISTED = 20
 _NAMED_IN_MESSAGE = 5
 
@@ -46,6 +49,13 @@ class PlacementError(NumapinError):
 
 
 # --- What is wanted ------------------------------------------------------------------------------------------------
+
+
+class Worker(t.NamedTuple):
+    """Where one worker of a pipeline over nodes shall be."""
+
+    node: int
+    cpus: frozenset[int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +68,8 @@ class Planned:
     memory_nodes: frozenset[int]
     memory_policy: str  # bind | preferred | interleave
     gpus: tuple[str, ...] | None  # UUIDs, or PCI addresses of GPUs without one; null: nothing is said about GPUs
+    workers: tuple[Worker, ...] = ()  # by rank; none: they are where the instance is
+    tensor_parallel_size: int = 1
 
 
 def planned_from(entry: t.Mapping[str, t.Any]) -> Planned:
@@ -106,7 +118,37 @@ def planned_from(entry: t.Mapping[str, t.Any]) -> Planned:
     if gpus is not None and (not isinstance(gpus, list) or not all(isinstance(gpu, str) and gpu for gpu in gpus)):
         raise PlacementError(f"{where} gpus is {gpus!r}; it must be a list of UUIDs of GPUs or MIG devices")
 
-    return Planned(name, unit, frozenset(planned_cpus), frozenset(nodes), policy, None if gpus is None else tuple(gpus))
+    tensor = entry.get("tensor_parallel_size") or 1
+    if not isinstance(tensor, int) or isinstance(tensor, bool) or tensor < 1:
+        raise PlacementError(f"{where} tensor_parallel_size is {tensor!r}; it must be a number from 1 on")
+    return Planned(
+        name,
+        unit,
+        frozenset(planned_cpus),
+        frozenset(nodes),
+        policy,
+        None if gpus is None else tuple(gpus),
+        _workers_from(entry, where),
+        tensor,
+    )
+
+
+def _workers_from(entry: t.Mapping[str, t.Any], where: str) -> tuple[Worker, ...]:
+    nodes, cpus = entry.get("numa_bind_nodes") or [], entry.get("numa_bind_cpus") or []
+    if (
+        not isinstance(nodes, list)
+        or not isinstance(cpus, list)
+        or len(nodes) != len(cpus)
+        or not all(isinstance(node, int) and not isinstance(node, bool) and node >= 0 for node in nodes)
+    ):
+        raise PlacementError(
+            f"{where} numa_bind_nodes is {nodes!r} and numa_bind_cpus is {cpus!r}; they must be lists of NUMA node ids"
+            " and of cpulists, one each for every worker"
+        )
+    try:
+        return tuple(Worker(node, frozenset(parse_cpulist(str(text)))) for node, text in zip(nodes, cpus))
+    except NumapinError as error:
+        raise PlacementError(f"{where} numa_bind_cpus is {cpus!r}: {error}") from None
 
 
 # --- Held against the plan -----------------------------------------------------------------------------------------
@@ -164,7 +206,7 @@ class _Verdict:
         self.planned = planned
         self.processes = processes
         self.threads = [(process.pid, thread) for process in processes for thread in process.threads]
-        self.strays: list[tuple[int, Thread]] = []
+        self.strays: list[tuple[int, Thread, frozenset[int]]] = []  # and where each should be
         self.problems: list[str] = []
         self.gpu_problems: list[str] = []
         self.notes: list[str] = []
@@ -174,21 +216,65 @@ class _Verdict:
 
     def check_cpus(self) -> None:
         planned = self.planned.cpus
-        self.strays = [(pid, thread) for pid, thread in self.threads if not self._sets[thread.cpus_allowed] <= planned]
-        if self.strays:
-            named = [
-                f"thread {thread.tid} ({thread.comm}) of process {pid} on CPUs {thread.cpus_allowed}"
-                + ("" if thread.last_cpu is None else f", last on {thread.last_cpu}")
-                for pid, thread in self.strays
-            ]
-            self.problems.append(
-                f"{len(self.strays)} of {len(self.threads)} threads may run outside the planned CPUs "
-                f"{format_cpulist(planned)}: {_some(named)}"
-            )
+        self._find_strays(self.threads, planned, "")
         unused = planned - self.cpus_used
         if unused:
             self.problems.append(
                 f"no thread may run on CPUs {format_cpulist(unused)} of the planned {format_cpulist(planned)}"
+            )
+
+    def _find_strays(self, threads: list[tuple[int, Thread]], planned: frozenset[int], whose: str) -> None:
+        strays = [(pid, thread) for pid, thread in threads if not self._sets[thread.cpus_allowed] <= planned]
+        if strays:
+            named = [
+                f"thread {thread.tid} ({thread.comm}) of process {pid} on CPUs {thread.cpus_allowed}"
+                + ("" if thread.last_cpu is None else f", last on {thread.last_cpu}")
+                for pid, thread in strays
+            ]
+            self.problems.append(
+                f"{len(strays)} of {len(threads)} threads{whose} may run outside the planned CPUs "
+                f"{format_cpulist(planned)}: {_some(named)}"
+            )
+            self.strays.extend((pid, thread, planned) for pid, thread in strays)
+
+    def check_workers(self, command: t.Callable[[int], str], minimum_locality_percent: float) -> None:
+        """Each worker of a pipeline over nodes belongs to the node of its own GPU, not to all of the instance's."""
+        missing = set(range(len(self.planned.workers)))
+        outside = {(pid, thread.tid) for pid, thread, _planned in self.strays}
+        for process in self.processes:
+            title = _WORKER_TITLE.search(command(process.pid))
+            if title is None:
+                continue
+            rank = int(title[1]) * self.planned.tensor_parallel_size + int(title[2] or 0)
+            if rank >= len(self.planned.workers):
+                continue
+            missing.discard(rank)  # what a worker has forked has its title, and belongs where it does
+            worker, name = self.planned.workers[rank], title[0].strip(" _")
+            # One that is outside of all nodes has been told already.
+            threads = [(process.pid, one) for one in process.threads if (process.pid, one.tid) not in outside]
+            self._find_strays(threads, worker.cpus, f" of {name}")
+            if self.planned.memory_policy == "bind" and process.memory is not None:
+                self._check_worker_memory(name, worker.node, process, minimum_locality_percent)
+        if missing:
+            ranks = ", ".join(map(str, sorted(missing)))
+            self.notes.append(
+                f"no process is titled as worker {ranks} of its pipeline (VLLM::Worker_PP0_TP0 and so on): it is held"
+                " against all nodes of the instance, not against its own"
+            )
+
+    def _check_worker_memory(self, name: str, node: int, process: Process, minimum_percent: float) -> None:
+        memory = process.memory or Memory({}, {})
+        # What it shares with others of the unit may have been touched, and so placed, by these first.
+        own = {
+            where: memory.sum_kib(OWN_KINDS, [where]) - memory.shared_kib.get(where, 0) for where in sorted(memory.kib)
+        }
+        total = sum(own.values())
+        percent = int(1000 * own.get(node, 0) / total) / 10 if total else 100.0
+        if percent < minimum_percent:
+            away = [f"{_mib(kib)} MiB on node {where}" for where, kib in own.items() if where != node and kib]
+            self.problems.append(
+                f"{percent} % of the own memory of {name}, process {process.pid}, is on its node {node}, wanted are at"
+                f" least {minimum_percent:g} %: {_some(away)}"
             )
 
     def check_memory(self, cpuset_enforced: bool, minimum_locality_percent: float) -> None:
@@ -300,6 +386,8 @@ def report(
     if processes:
         verdict.check_cpus()
         verdict.check_memory(bounds.cpuset_enforced, bounds.minimum_locality_percent)
+        if planned.workers:
+            verdict.check_workers(reader.command, bounds.minimum_locality_percent)
         if gpu_use is not None:
             verdict.check_gpus(gpu_use, reader.age_seconds(processes), bounds.starting_seconds)
     else:
@@ -337,9 +425,9 @@ def report(
                 "comm": thread.comm,
                 "cpus_allowed": thread.cpus_allowed,
                 "last_cpu": thread.last_cpu,
-                "planned_cpus": format_cpulist(planned.cpus),
+                "planned_cpus": format_cpulist(cpus),
             }
-            for pid, thread in verdict.strays[:_STRAYS_LISTED]
+            for pid, thread, cpus in verdict.strays[:_STRAYS_LISTED]
         ],
         "pages_mib_by_node": None if memory is None else _pages_mib_by_node(memory),
         "pages_unknown_because": unread,

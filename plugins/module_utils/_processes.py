@@ -72,15 +72,22 @@ class Memory:
 
     kib: dict[int, dict[str, int]]  # node → kind (anonymous, file, huge) → KiB
     policies: dict[str, int]  # memory policy as the kernel prints it → KiB in mappings under it
+    # Node → KiB of its own (anonymous, huge) that other processes have mapped as well: shared memory, and what a fork
+    # has left in common. Who touched it first may have been one of these.
+    shared_kib: dict[int, int] = dataclasses.field(default_factory=dict)
 
     def __add__(self, other: Memory) -> Memory:
-        total = Memory({node: dict(kinds) for node, kinds in self.kib.items()}, dict(self.policies))
+        total = Memory(
+            {node: dict(kinds) for node, kinds in self.kib.items()}, dict(self.policies), dict(self.shared_kib)
+        )
         for node, kinds in other.kib.items():
             mine = total.kib.setdefault(node, dict.fromkeys(KINDS, 0))
             for kind, kib in kinds.items():
                 mine[kind] += kib
         for policy, kib in other.policies.items():
             total.policies[policy] = total.policies.get(policy, 0) + kib
+        for node, kib in other.shared_kib.items():
+            total.shared_kib[node] = total.shared_kib.get(node, 0) + kib
         return total
 
     def sum_kib(self, kinds: t.Container[str] = KINDS, nodes: t.Container[int] | None = None) -> int:
@@ -102,6 +109,9 @@ class Memory:
 # What a process touches first is placed by its own policy. Pages of files are the page cache's: whoever read the file
 # first decided where they are, so they are counted but not held against anybody.
 OWN_KINDS = ("anonymous", "huge")
+# Shared memory has a name and no file behind it: tmpfs, MAP_SHARED without a file, System V, memfd_create. Its pages
+# are placed by the policy of who touches them first, as anonymous ones are. (vLLM offloads its KV cache into such.)
+_SHARED_MEMORY = ("/dev/shm/", "/dev/zero", "/SYSV", "/memfd:")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +149,7 @@ def parse_numa_maps(text: str) -> Memory:
     """
     # A process has thousands of mappings, and a host hundreds of processes: what is done for each line is little.
     pages_of: dict[tuple[str, str, str, str], int] = {}
+    shared_kib: dict[int, int] = {}
     for line in text.splitlines():
         words, has_pages, counts = line.partition(" N")
         if not has_pages:
@@ -149,10 +160,13 @@ def parse_numa_maps(text: str) -> Memory:
         nodes, _key, page_kib = counts.partition(" kernelpagesize_kB=")
         if " huge" in words:
             kind = "huge"
-        elif " file=" not in words:
+        elif " file=" not in words or words.partition(" file=")[2].startswith(_SHARED_MEMORY):
             kind = "anonymous"
         else:
             kind = _kind_of_file(words, nodes) if " anon=" in words else "file"
+        # It is there where a page of the mapping is mapped more than once.
+        if kind != "file" and " mapmax=" in words:
+            _add_shared(shared_kib, nodes, int(page_kib))
         for count in nodes.split(" N") if " " in nodes else (nodes,):
             node, _equals, pages = count.partition("=")
             key = (policy, kind, node, page_kib)
@@ -164,7 +178,13 @@ def parse_numa_maps(text: str) -> Memory:
         found = pages_found * int(page_kib)
         kib.setdefault(int(node), dict.fromkeys(KINDS, 0))[kind] += found
         policies[policy] = policies.get(policy, 0) + found
-    return Memory(kib, policies)
+    return Memory(kib, policies, shared_kib)
+
+
+def _add_shared(shared_kib: dict[int, int], nodes: str, page_kib: int) -> None:
+    for count in nodes.split(" N"):
+        node, _equals, pages = count.partition("=")
+        shared_kib[int(node)] = shared_kib.get(int(node), 0) + int(pages) * page_kib
 
 
 def _kind_of_file(words: str, nodes: str) -> str:
@@ -242,6 +262,10 @@ class Reader:
             return float(uptime) - min(started) / os.sysconf("SC_CLK_TCK")
         except ValueError:
             return None
+
+    def command(self, pid: int) -> str:
+        """What ``ps`` shows of it, empty when it is gone: a process's own title is here whole, its name cut to 15."""
+        return (self._host.read_text(f"/proc/{pid}/cmdline") or "").replace("\0", " ").strip()
 
     def _process(self, pid: int) -> Process | None:
         tids = sorted(int(tid) for tid in self._host.list_dir(f"/proc/{pid}/task") or [] if tid.isdecimal())

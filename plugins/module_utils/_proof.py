@@ -12,6 +12,7 @@ Reads only. The shape of what comes out, and of the metrics, is told in docs/ver
 from __future__ import annotations
 
 import json
+import os
 import re
 import typing as t
 
@@ -20,7 +21,9 @@ from ansible_collections.numapin.inference.plugins.module_utils._cpuset import (
     format_cpulist,
     parse_cpulist,
 )
+from ansible_collections.numapin.inference.plugins.module_utils._drained import PERSON, read_records
 from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
+from ansible_collections.numapin.inference.plugins.module_utils._files import STATE_DIRECTORY
 from ansible_collections.numapin.inference.plugins.module_utils._irq_drift import read_irq_drift
 from ansible_collections.numapin.inference.plugins.module_utils._metrics import Metrics
 from ansible_collections.numapin.inference.plugins.module_utils._placement import read_placement
@@ -42,7 +45,7 @@ RECENT_SECONDS = 3600
 _ONLINE_NODES = "/sys/devices/system/node/online"
 _LARGEST_PLAN_BYTES = 16 * 1024 * 1024
 # What varies from run to run while the difference stays the same.
-_VARIES = re.compile(r"\d+(\.\d+)? (MiB|%)|\d+ of \d+ threads|, last on \d+")
+_VARIES = re.compile(r"\d+(\.\d+)? (MiB|%)|\d+ of \d+ threads|, last on \d+|; and \d+ more")
 
 
 class ProofError(NumapinError):
@@ -69,14 +72,29 @@ def prove(host: Host, minimum_locality_percent: float, run: Runner, gpu_sources:
         starting_seconds=STARTING_SECONDS,
     )
     found = Found([], list(placement["gpu_warnings"]), [])
+    drained = _drained_by_a_person(host, found)
     for one in placement["instances"]:
+        one["drained"] = one["name"] in drained
         about_gpus = (one["gpus"] or {}).get("problems", ())
         for text in one["problems"]:
+            if one["drained"]:
+                found.notes.append(f"{one['name']}, drained by a person: {text}")
+                continue
             found.problems.append(_problem(GPU if text in about_gpus else PLACEMENT, text, one["name"]))
         found.notes.extend(f"{one['name']}: {note}" for note in one["notes"])
         found.instances.append({key: value for key, value in one.items() if key != "processes"})
     _look_at_the_kernel(host, Systemd(run), found)
     return found
+
+
+def _drained_by_a_person(host: Host, found: Found) -> set[str]:
+    """What a person keeps out of the balancers may be anything; what a rollout does shall be as planned at its end."""
+    try:
+        records = read_records(os.path.join(host.root, STATE_DIRECTORY.lstrip("/")))
+    except NumapinError as error:
+        found.problems.append(_problem(PLACEMENT, str(error)))
+        return set()
+    return {name for name, record in records.items() if record["by"] == PERSON}
 
 
 def _look_at_the_kernel(host: Host, systemd: Systemd, found: Found) -> None:
@@ -178,8 +196,13 @@ def metrics_of(host: Host, state: t.Mapping[str, t.Any]) -> str:
 def _add_instance(metrics: Metrics, one: t.Mapping[str, t.Any], nodes: frozenset[int]) -> None:
     name, up = one["name"], one["state"] == "running"
     planned = frozenset(one["planned_memory_nodes"])
-    metrics.gauge("numapin_instance_up", "Whether the unit has processes.", int(up), instance=name, unit=one["unit"])
-    metrics.gauge("numapin_instance_as_planned", "Whether the instance is as planned.", int(one["ok"]), instance=name)
+    # What alerts look at is left out for what a person has drained, and so is meant to be otherwise.
+    judged = not one.get("drained")
+    if judged:
+        about = "Whether the unit has processes."
+        metrics.gauge("numapin_instance_up", about, int(up), instance=name, unit=one["unit"])
+        about = "Whether the instance is as planned."
+        metrics.gauge("numapin_instance_as_planned", about, int(one["ok"]), instance=name)
 
     def gauge(metric: str, about: str, value: float | None, **labels: str) -> None:
         metrics.gauge(metric, about, value if up else None, instance=name, **labels)
@@ -191,7 +214,7 @@ def _add_instance(metrics: Metrics, one: t.Mapping[str, t.Any], nodes: frozenset
     gauge(
         "numapin_instance_locality_ratio",
         "Share of its own pages (anonymous, huge) that is on the planned nodes.",
-        None if percent is None else percent / 100,
+        percent / 100 if judged and percent is not None else None,
         node=format_cpulist(planned),
     )
     pages = one["pages_mib_by_node"]
@@ -206,7 +229,7 @@ def _add_instance(metrics: Metrics, one: t.Mapping[str, t.Any], nodes: frozenset
             gauge("numapin_instance_misplaced_bytes", about, _bytes(away.get(node, 0)), node=str(node))
     gpus = one["gpus"]
     about = "GPUs that are held and not planned, or planned and not held."
-    gauge("numapin_gpu_mismatch", about, None if gpus is None else len(gpus["problems"]))
+    gauge("numapin_gpu_mismatch", about, len(gpus["problems"]) if judged and gpus is not None else None)
 
 
 def _bytes(mib: float) -> int:

@@ -103,7 +103,8 @@ def run_once(places: Places, say: t.Callable[[str], None], run: Runner, gpu_sour
     started = time.monotonic()
     host = Host(places.root)
     before = read_state(places.run_directory) or {}
-    settings = Settings(0, 0, None, False)
+    # Without settings those of the last run tell where "not made" is to be told.
+    settings = Settings(before.get("interval_seconds", 0), 0, before.get("textfile_directory"), False)
     found = Found([], [], [])
     error = None
     try:
@@ -123,6 +124,7 @@ def run_once(places: Places, say: t.Callable[[str], None], run: Runner, gpu_sour
         "timestamp_seconds": round(time.time(), 3),
         "duration_seconds": round(time.monotonic() - started, 3),
         "interval_seconds": settings.interval_seconds,
+        "textfile_directory": settings.textfile_directory,
         "success": error is None,
         "error": error,
         "ok": error is None and not problems,
@@ -131,7 +133,7 @@ def run_once(places: Places, say: t.Callable[[str], None], run: Runner, gpu_sour
         "recent": recent,
         "instances": found.instances,
     }
-    _tell(say, before, error, changes, problems)
+    _tell(say, before, error, changes, state)
     _leave(host, places, settings, state)
     if error is not None:
         return 1
@@ -143,15 +145,17 @@ def _tell(
     before: t.Mapping[str, t.Any],
     error: str | None,
     changes: Changes,
-    problems: t.Sequence[t.Mapping[str, t.Any]],
+    state: t.Mapping[str, t.Any],
 ) -> None:
     if error is not None and error != before.get("error"):
         say(f"{_ERROR}the proof cannot be made: {error}")
     for one in changes.new:
         say(f"{_WARNING}NOT as planned: {_named(one)}")
+    drained = [one["name"] for one in state["instances"] if one["drained"]]
     for one in changes.gone:
-        say(f"{_NOTICE}as planned again, was: {_named(one)}")
-    if changes.gone and not problems:
+        end = "drained by a person and judged no more" if one.get("instance") in drained else "as planned again"
+        say(f"{_NOTICE}{end}, was: {_named(one)}")
+    if changes.gone and not state["problems"] and not drained:
         say(f"{_NOTICE}everything is as planned")
 
 
@@ -178,7 +182,8 @@ def _write_whole(path: str, text: str) -> None:
         descriptor, part = tempfile.mkstemp(prefix=".numapin-", suffix=".part", dir=os.path.dirname(path))
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
-        os.chmod(part, 0o644)
+            # Not by its name: others may write in a collector's directory, and put a link in its place.
+            os.fchmod(file.fileno(), 0o644)
         os.replace(part, path)
     except OSError as error:
         if part is not None:

@@ -67,8 +67,8 @@ CacheDirectory=numapin/verify
 # Leaves out that it is started and has ended, every time; from systemd 249 on.
 LogLevelMax=notice
 
-# numa_maps and open files of other users' processes ask for the first, their directories for the second.
-CapabilityBoundingSet=CAP_SYS_PTRACE CAP_DAC_READ_SEARCH
+# numa_maps and open files of other users' processes ask for the first, their directories for the second{because}.
+CapabilityBoundingSet=CAP_SYS_PTRACE CAP_DAC_READ_SEARCH{override}
 NoNewPrivileges=yes
 ProtectSystem=strict
 {writable}ProtectHome=yes
@@ -167,7 +167,7 @@ class VerifyTimer:
         self._plan = self._files.plan(files, directories, check_mode=check_mode)
         self._timer = self._systemd.show([TIMER])[TIMER] if self._has_systemd else None
         self.action = self._planned_action()
-        self.changed = bool(self._plan.changed or self.action != "none" or (wanted is None and self._left))
+        self.changed = bool(self._plan.changed or self.action != "none" or self._left)
 
     @property
     def changed_files(self) -> list[str]:
@@ -175,18 +175,26 @@ class VerifyTimer:
 
     @property
     def removed_files(self) -> list[str]:
-        return [*self._plan.removed_files, *(self._left if self._wanted is None else ())]
+        return [*self._plan.removed_files, *self._left]
 
     def _what_runs_left(self) -> list[str]:
-        """Files that the program wrote: they go with it."""
+        """Files that the program wrote and writes no more; where it goes, all of them."""
         names = (_verify_service.STATE_NAME, _verify_service.METRICS_NAME)
-        paths = [os.path.join(self._run_directory, name) for name in names]
-        configuration = read_entry(_verify_service.CONFIGURATION)
-        with contextlib.suppress(NumapinError):
-            directory = _verify_service.parse_settings(configuration.content.decode()).textfile_directory
-            if directory:
-                paths.append(os.path.join(directory, _verify_service.TEXTFILE_NAME))
+        paths = [] if self._wanted else [os.path.join(self._run_directory, name) for name in names]
+        directory = self._directory_before()
+        if directory and (self._wanted is None or directory != self._wanted.settings.textfile_directory):
+            paths.append(os.path.join(directory, _verify_service.TEXTFILE_NAME))
         return [path for path in paths if os.path.exists(path)]
+
+    def _directory_before(self) -> str | None:
+        """The collector's directory that the settings name, or the last state where these are damaged."""
+        try:
+            configuration = read_entry(_verify_service.CONFIGURATION)
+            return _verify_service.parse_settings(configuration.content.decode(errors="replace")).textfile_directory
+        except NumapinError:
+            state = _verify_service.read_state(self._run_directory) or {}
+            directory = state.get("textfile_directory")
+            return directory if isinstance(directory, str) else None
 
     def _planned_action(self) -> str:
         """Return what becomes of the timer: started, restarted, stopped, none."""
@@ -209,7 +217,7 @@ class VerifyTimer:
         if self._wanted is None or self.action != "none" or self._plan.changed:
             return Last(state, [])
         if state is None:
-            return Last(None, [])
+            return Last(None, self._failed_before_it_wrote())
         age = now_seconds - state["timestamp_seconds"]
         if not state["success"]:
             return Last(state, [f"{SERVICE} cannot make its proof: {state['error']}"])
@@ -219,6 +227,13 @@ class VerifyTimer:
             return Last(state, [told])
         return Last(state, [])
 
+    def _failed_before_it_wrote(self) -> list[str]:
+        """A program that does not get as far as writing leaves nothing that would tell so."""
+        service = self._systemd.show([SERVICE])[SERVICE]
+        if service.active_state != "failed":
+            return []
+        return [f"{SERVICE} failed and left no proof (result {service.result}): see systemctl status {SERVICE}"]
+
     def apply(self) -> None:
         """Write, start or stop, read back. Raises NumapinError."""
         if self.action == "stopped":
@@ -227,10 +242,10 @@ class VerifyTimer:
         self._files.apply(self._plan)
         if self._has_systemd and (self._plan.changed or self.action != "none"):
             self._systemd.daemon_reload()
+        for path in self._left:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
         if self._wanted is None:
-            for path in self._left:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(path)
             shutil.rmtree(os.path.join(_CACHE, "verify"), ignore_errors=True)
             for directory in (_CACHE, self._run_directory):
                 with contextlib.suppress(OSError):
@@ -252,6 +267,8 @@ def _files_of(wanted: Wanted, python: str) -> tuple[list[WantedFile], list[Wante
         affinity=f"CPUAffinity={wanted.cpus}\n" if wanted.cpus else "",
         # What is not there is left out.
         writable=f"ReadWritePaths=-{directory}\n" if directory else "",
+        because=",\n# and a collector's directory, which root need not own, for the third" if directory else "",
+        override=" CAP_DAC_OVERRIDE" if directory else "",
     )
     timer = _TIMER_TEXT.format(interval=wanted.settings.interval_seconds)
     texts = {

@@ -45,6 +45,9 @@ options:
       - C(name) is the name of the instance, C(unit) the full name of its systemd service.
       - C(cpus) is a cpulist such as V(0-3,8), C(memory_nodes) a list of NUMA node ids.
       - C(memory_policy) is V(bind) (the default), V(preferred) or V(interleave).
+      - C(numa_bind_nodes) and C(numa_bind_cpus) are a NUMA node id and a cpulist for each worker of a pipeline over
+        nodes, by its rank, which its title and C(tensor_parallel_size) (1 when left out) tell. Each worker is then held
+        against its own entry as well. When they are left out or empty, only the whole instance is looked at.
       - C(gpus) is a list of UUIDs of GPUs or MIG devices, and of PCI addresses of GPUs without one. When it is left
         out, GPUs are not looked at.
     type: list
@@ -53,7 +56,7 @@ options:
   minimum_locality_percent:
     description:
       - With memory policy V(bind), how many per cent of the pages that the processes placed themselves (anonymous
-        memory and hugepages) must be on the planned nodes.
+        and shared memory, hugepages) must be on the planned nodes.
       - Pages of files do not count here. They belong to the page cache, and are where the first reader was.
     type: float
     default: 99
@@ -232,13 +235,14 @@ instances:
           type: int
           sample: 33
         planned_cpus:
-          description: CPUs of the plan, as a cpulist.
+          description: CPUs of the plan, as a cpulist; of a pipeline's worker its own.
           type: str
           sample: 1-31
     pages_mib_by_node:
       description:
-        - Pages in MiB by the node they are on. C(total) is the sum of C(anonymous) memory, pages of files (C(file)) and
-          hugepages of hugetlbfs (C(huge)). Pages that processes share count once for each.
+        - Pages in MiB by the node they are on. C(total) is the sum of C(anonymous) memory, to which shared memory
+          belongs, pages of files (C(file)) and hugepages of hugetlbfs (C(huge)). Pages that processes share count once
+          for each.
         - V(null) when the pages of one of its processes cannot be read.
       type: list
       elements: dict
@@ -259,7 +263,7 @@ instances:
       type: float
       sample: 99.7
     own_locality_percent:
-      description: The same of the pages that its processes placed themselves - anonymous memory and hugepages.
+      description: The same of the pages that its processes placed themselves - anonymous, shared, and hugepages.
       type: float
       sample: 100.0
     misplaced_mib:

@@ -57,7 +57,8 @@ options:
   textfile_directory:
     description:
       - Directory of node_exporter's textfile collector. The metrics are also written there, to C(numapin.prom),
-        whenever the directory exists. Root must be able to write into it.
+        whenever the directory exists. It need not be root's.
+      - When it changes, the file in the former one is removed.
       - Empty for none.
     type: str
     default: /var/lib/prometheus/node-exporter

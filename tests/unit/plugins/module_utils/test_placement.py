@@ -219,6 +219,126 @@ def test_pages_of_files_on_another_node_are_counted_and_not_held_against_the_ins
     assert one["pages_mib_by_node"][1] == {"node": 1, "total": 0.1, "anonymous": 0.0, "file": 0.1, "huge": 0.0}
 
 
+@pytest.mark.parametrize(
+    "name", ["/dev/shm/vllm_offload.mmap", "/dev/zero\\040(deleted)", "/SYSV00000000\\040(deleted)", "/memfd:kv"]
+)
+def test_shared_memory_is_placed_by_who_touches_it_and_counts_as_anonymous(machine: Machine, name: str) -> None:
+    shared = f"7f70 bind:0 file={name} dirty=2560 mapmax=2 N0=512 N1=2048 kernelpagesize_kB=4\n"
+    memory = parse_numa_maps(shared)
+    assert memory.kib == {
+        0: {"anonymous": 2048, "file": 0, "huge": 0},
+        1: {"anonymous": 8192, "file": 0, "huge": 0},
+    }
+    assert memory.shared_kib == {0: 2048, 1: 8192}
+    assert (memory + memory).shared_kib == {0: 4096, 1: 16384}
+    assert parse_numa_maps(shared.replace(" mapmax=2", "")).shared_kib == {}
+    machine.process(200, "1", comm="VLLM::Worker", numa_maps=BOUND + shared)
+    (one,) = machine.read(entry())["instances"]
+    assert one["problems"] == [
+        (
+            "33.5 % of its own memory is on the planned nodes 0, wanted are at least 99 %:"
+            " 8.0 MiB of process 200 (VLLM::Worker) on node 1"
+        )
+    ]
+    assert one["misplaced_mib"] == [{"node": 1, "mib": 8.0}]
+
+
+# --- Pipelines over nodes ------------------------------------------------------------------------------------------
+
+PIPELINE: dict[str, t.Any] = {
+    "cpus": "1,3",
+    "memory_nodes": [0, 1],
+    "numa_bind_nodes": [0, 0, 1, 1],
+    "numa_bind_cpus": ["1", "1", "3", "3"],
+    "tensor_parallel_size": 2,
+}
+
+
+def worker(machine: Machine, pid: int, title: str, cpus: str, numa_maps: str) -> None:
+    # The kernel cuts the name of a process to 15 characters, which is before the number of its stage.
+    machine.process(pid, cpus, mems="0-1", comm=f"VLLM::{title}"[:15], numa_maps=numa_maps)
+    machine.write(f"/proc/{pid}/cmdline", f"VLLM::{title}\0\0\0")
+
+
+@pytest.fixture(name="pipeline")
+def fixture_pipeline(tmp_path: Path) -> Machine:
+    """Two stages of two workers, each on its node, and an EngineCore on both."""
+    machine = Machine(tmp_path)
+    machine.write("/sys/fs/cgroup/cgroup.controllers", "cpuset cpu\n")
+    machine.group(f"{SLICE}/vllm@tiny-n0.service", 100, 200, 201, 202, 203)
+    machine.process(100, "1,3", mems="0-1", numa_maps=BOUND.replace("N0=256", "N0=128 N1=128"))
+    machine.write("/proc/100/cmdline", "VLLM::EngineCore\0")
+    for pid, title, cpus, node in (
+        (200, "Worker_PP0_TP0", "1", 0),
+        (201, "Worker_PP0_TP1_EP1", "1", 0),
+        (202, "Worker_PP1_TP0", "3", 1),
+        (203, "Worker_PP1_TP1", "3", 1),
+    ):
+        worker(machine, pid, title, cpus, BOUND.replace("bind:0", f"bind:{node}").replace("N0=", f"N{node}="))
+    return machine
+
+
+def test_a_pipeline_with_each_worker_on_its_own_node(pipeline: Machine) -> None:
+    (one,) = pipeline.read(entry(**PIPELINE))["instances"]
+    assert (one["problems"], one["notes"]) == ([], [])
+
+
+def test_a_worker_on_the_node_of_another_stage_is_a_difference(pipeline: Machine) -> None:
+    worker(pipeline, 202, "Worker_PP1_TP0", "1", BOUND)
+    (one,) = pipeline.read(entry(**PIPELINE))["instances"]
+    assert one["problems"] == [
+        (
+            "1 of 1 threads of Worker_PP1_TP0 may run outside the planned CPUs 3:"
+            " thread 202 (VLLM::Worker_PP) of process 202 on CPUs 1, last on 1"
+        ),
+        (
+            "0.0 % of the own memory of Worker_PP1_TP0, process 202, is on its node 1, wanted are at least 99 %:"
+            " 1.0 MiB on node 0"
+        ),
+    ]
+    assert one["stray_thread_count"] == 1
+    assert one["stray_threads"][0]["planned_cpus"] == "3"
+
+
+def test_a_worker_outside_of_all_nodes_is_told_once(pipeline: Machine) -> None:
+    worker(pipeline, 202, "Worker_PP1_TP0", "5", BOUND.replace("N0=", "N1="))
+    (one,) = pipeline.read(entry(**PIPELINE))["instances"]
+    (problem,) = one["problems"]
+    assert problem.startswith("1 of 5 threads may run outside the planned CPUs 1,3: thread 202 ")
+
+
+def test_what_a_worker_shares_with_others_is_not_held_against_it_alone(pipeline: Machine) -> None:
+    shared = "7f70 bind:0-1 file=/dev/shm/psm_1 dirty=512 mapmax=5 N0=512 kernelpagesize_kB=4\n"
+    worker(pipeline, 202, "Worker_PP1_TP0", "3", BOUND.replace("N0=", "N1=") + shared)
+    assert pipeline.read(entry(**PIPELINE))["ok"] is True
+    worker(pipeline, 202, "Worker_PP1_TP0", "3", BOUND.replace("N0=", "N1=") + shared.replace(" mapmax=5", ""))
+    (problem,) = pipeline.read(entry(**PIPELINE))["instances"][0]["problems"]
+    assert problem.startswith("33.7 % of the own memory of Worker_PP1_TP0, process 202, is on its node 1")
+
+
+def test_what_a_worker_was_forked_with_is_not_held_against_it(pipeline: Machine) -> None:
+    forked = "7f71 bind:0-1 heap anon=512 dirty=512 mapmax=5 N0=500 N1=12 kernelpagesize_kB=4\n"
+    worker(pipeline, 202, "Worker_PP1_TP0", "3", BOUND.replace("N0=", "N1=") + forked)
+    assert pipeline.read(entry(**PIPELINE))["ok"] is True
+
+
+def test_stages_of_one_worker_each(pipeline: Machine) -> None:
+    pipeline.group(f"{SLICE}/vllm@tiny-n0.service", 100, 200, 202)
+    worker(pipeline, 200, "Worker_PP0", "1", BOUND)
+    worker(pipeline, 202, "Worker_PP1", "1", BOUND)
+    plan = {**PIPELINE, "numa_bind_nodes": [0, 1], "numa_bind_cpus": ["1", "3"], "tensor_parallel_size": 1}
+    (one,) = pipeline.read(entry(**plan))["instances"]
+    assert one["problems"][0].startswith("1 of 1 threads of Worker_PP1 may run outside the planned CPUs 3")
+
+
+def test_a_worker_that_has_no_title_yet_is_a_note(pipeline: Machine) -> None:
+    pipeline.write("/proc/203/cmdline", "/opt/vllm/bin/python\0-c\0from multiprocessing.spawn import spawn_main\0")
+    (one,) = pipeline.read(entry(**PIPELINE))["instances"]
+    assert one["problems"] == []
+    (note,) = one["notes"]
+    assert note.startswith("no process is titled as worker 3 of its pipeline")
+
+
 def test_locality_is_not_rounded_up_to_all(machine: Machine) -> None:
     text = "7f00 bind:0 anon=100000 N0=99999 N1=1 kernelpagesize_kB=4\n"
     for pid in (100, 200):
@@ -385,6 +505,10 @@ def test_a_masked_unit_says_so() -> None:
         ({"memory_nodes": ["0"]}, r"memory_nodes is \['0'\]"),
         ({"memory_nodes": [True]}, r"memory_nodes is \[True\]"),
         ({"gpus": "GPU-1"}, r"tiny-n0: gpus is 'GPU-1'; it must be a list of UUIDs"),
+        ({"numa_bind_nodes": [0, 1], "numa_bind_cpus": ["1"]}, r"numa_bind_nodes is \[0, 1\] and numa_bind_cpus is"),
+        ({"numa_bind_nodes": ["0"], "numa_bind_cpus": ["1"]}, r"they must be lists of NUMA node ids and of cpulists"),
+        ({"numa_bind_nodes": [0], "numa_bind_cpus": ["x"]}, r"tiny-n0: numa_bind_cpus is \['x'\]: 'x'"),
+        ({"tensor_parallel_size": "2"}, r"tensor_parallel_size is '2'; it must be a number from 1 on"),
         ({"memory_policy": "strict"}, r"memory_policy is 'strict'; allowed are bind, interleave, preferred"),
     ],
 )

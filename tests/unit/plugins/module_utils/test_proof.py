@@ -187,6 +187,57 @@ def test_drift_is_told_once_when_it_comes_and_once_when_it_goes(service: Service
     assert (service.lines, len(service.state["recent"])) == ([], 2)
 
 
+def test_another_number_of_strays_is_the_same_difference(service: Service) -> None:
+    service.machine.process(100, "0-1", threads=100)
+    service.run()
+    (line,) = service.lines
+    assert line.endswith("; and 95 more")
+    service.machine.process(100, "0-1", threads=101)
+    service.run()
+    assert service.lines == []
+    assert service.problems()[0][2].endswith("; and 96 more")
+
+
+def drained(service: Service, by: str) -> None:
+    record = {"since": "2026-11-01T00:00:00Z", "by": by, "reason": "", "rollout": "" if by == "person" else "1"}
+    records = {"version": 1, "instances": {"tiny-n0": record}}
+    service.machine.write("/var/lib/numapin/drained.json", json.dumps(records))
+
+
+def test_what_a_person_has_drained_is_a_note_and_no_alert(service: Service) -> None:
+    service.plan(entry(gpus=[UUID]))
+    service.nvml = NvmlDouble([DoubleGpu("00000000:17:00.0", UUID, mig=(), pids=(200,))])
+    service.machine.thread(100, 102, "0-1")
+    service.run()
+    (problem,) = service.problems()
+    drained(service, "person")
+    assert service.run() == 0
+    assert service.lines == [f"<5>drained by a person and judged no more, was: tiny-n0: {problem[2]}"]
+    state = service.state
+    assert (state["ok"], state["problems"], state["instances"][0]["drained"]) == (True, [], True)
+    assert state["notes"] == [f"tiny-n0, drained by a person: {problem[2]}"]
+    judged = ("up", "as_planned", "locality_ratio")
+    assert not [name for name in service.metrics if name.startswith(tuple(f"numapin_instance_{one}" for one in judged))]
+    assert "numapin_gpu_mismatch instance=tiny-n0" not in service.metrics
+    assert service.metrics["numapin_instance_stray_threads instance=tiny-n0"] == 1
+    assert service.metrics["numapin_verify_problems part=placement"] == 0
+
+    # A rollout's instance shall be as planned at its end.
+    drained(service, "rollout")
+    service.run()
+    assert service.problems() == [problem]
+    assert service.metrics["numapin_instance_as_planned instance=tiny-n0"] == 0
+
+
+def test_damaged_records_of_drains_are_a_problem(service: Service) -> None:
+    service.machine.write("/var/lib/numapin/drained.json", "{")
+    service.run()
+    ((part, instance, text),) = service.problems()
+    assert (part, instance) == ("placement", None)
+    assert "/var/lib/numapin/drained.json" in text
+    assert "is damaged" in text
+
+
 def test_what_is_wrong_again_is_not_recent(service: Service) -> None:
     stray = (100, 102, "0-1")
     for cpus in ("0-1", "1", "0-1"):
@@ -316,6 +367,32 @@ def test_the_collectors_directory_is_written_to_when_it_is_there(service: Servic
     service.run()
     # Another file each time: nobody ever reads half of one.
     assert path.stat().st_ino != before
+
+
+def test_damaged_settings_are_told_where_the_last_run_told(service: Service, tmp_path: Path) -> None:
+    directory = tmp_path / "collector"
+    directory.mkdir()
+    service.settings(Settings(60, 99, str(directory), False))
+    service.run()
+    service.machine.write("/etc/numapin/verify.json", "{")
+    for _round in range(2):
+        assert service.run() == 1
+        assert "numapin_verify_success 0\n" in (directory / "numapin.prom").read_text()
+        assert service.state["interval_seconds"] == 60
+
+
+def test_modes_are_set_on_the_file_that_was_opened(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others may put a link where its name was: root would change the mode of what that leads to."""
+
+    def by_name(path: str, mode: int) -> None:
+        raise AssertionError(f"chmod of {path} by its name")
+
+    monkeypatch.setattr(os, "chmod", by_name)
+    service.settings(Settings(60, 99, str(tmp_path), False))
+    service.run()
+    assert (tmp_path / "numapin.prom").stat().st_mode & 0o777 == 0o644
 
 
 def test_a_file_that_cannot_be_written_is_named_and_nothing_is_left(service: Service) -> None:

@@ -48,6 +48,7 @@ class Host:
         self.run_directory = root / "run"
         self.run_directory.mkdir()
         self.active = "inactive"
+        self.service = "inactive"
         self.calls: list[str] = []
 
     def systemctl(self, argv: t.Sequence[str], timeout_seconds: float) -> Result:
@@ -57,6 +58,8 @@ class Host:
             self.active = "active"
         elif verb == "disable":
             self.active = "inactive"
+        if verb == "show" and argv[-1] == "numapin-verify.service":
+            return Result(0, f"LoadState=loaded\nActiveState={self.service}\nResult=exit-code\n", "")
         enabled = "enabled" if self.active == "active" else "disabled"
         return Result(0, f"LoadState=loaded\nActiveState={self.active}\nUnitFileState={enabled}\n", "")
 
@@ -113,6 +116,8 @@ def test_first_run_second_run_and_away_again(host: Host) -> None:
     assert "\nCPUAffinity=0,32\n" in service
     assert f"\nReadWritePaths=-{host.root}/collector\n" in service
     assert f"\nExecStart=/usr/bin/python3 -I {host.root}{PROGRAM}\n" in service
+    # A collector's directory may be its own user's.
+    assert "\nCapabilityBoundingSet=CAP_SYS_PTRACE CAP_DAC_READ_SEARCH CAP_DAC_OVERRIDE\n" in service
     first.apply()
     assert host.changes() == ["daemon-reload", "enable -- numapin-verify.timer", "restart -- numapin-verify.timer"]
 
@@ -181,12 +186,52 @@ def test_what_is_wrong_with_the_timer_itself(
     assert host.timer(wanted_timer({**DEFAULTS, "interval_seconds": 30})).last(1000.0 + age).problems == []
 
 
-def test_without_a_state_there_is_nothing_to_tell(host: Host) -> None:
+def test_without_a_state_systemd_knows_whether_the_program_failed(host: Host) -> None:
     wanted = wanted_timer(DEFAULTS)
     host.timer(wanted).apply()
     assert host.timer(wanted).last(0.0) == (None, [])
     (host.run_directory / "verify.json").write_text("{")
     assert host.timer(wanted).last(0.0) == (None, [])
+    host.service = "failed"
+    told = (
+        "numapin-verify.service failed and left no proof (result exit-code): see systemctl status"
+        " numapin-verify.service"
+    )
+    assert host.timer(wanted).last(0.0) == (None, [told])
+    (host.run_directory / "verify.json").unlink()
+    assert host.timer(wanted).last(0.0) == (None, [told])
+    # One that this run puts there has not had its time yet.
+    assert host.timer(wanted_timer({**DEFAULTS, "interval_seconds": 30})).last(0.0) == (None, [])
+
+
+@pytest.mark.parametrize("after", ["other", ""])
+def test_metrics_go_from_a_collector_that_is_written_to_no_more(host: Host, after: str) -> None:
+    def wanted(name: str) -> Wanted:
+        return wanted_timer({**DEFAULTS, "textfile_directory": str(host.root / name) if name else ""})
+
+    host.timer(wanted("collector")).apply()
+    stale = host.root / "collector/numapin.prom"
+    stale.parent.mkdir()
+    stale.write_text("")
+    assert host.timer(wanted("collector")).changed is False
+    preview = host.timer(wanted(after), check_mode=True)
+    assert (preview.changed, below(host, preview.removed_files)) == (True, ["/collector/numapin.prom"])
+    assert stale.exists()
+    run = host.timer(wanted(after))
+    assert below(host, run.removed_files) == ["/collector/numapin.prom"]
+    run.apply()
+    assert not stale.exists()
+    second = host.timer(wanted(after))
+    assert (second.changed, second.removed_files) == (False, [])
+
+
+def test_damaged_settings_hide_no_metrics_from_the_removal(host: Host) -> None:
+    host.timer(wanted_timer({**DEFAULTS, "textfile_directory": str(host.root / "collector")})).apply()
+    (host.root / "collector").mkdir()
+    (host.root / "collector/numapin.prom").write_text("")
+    (host.root / "etc/numapin/verify.json").write_text("{")
+    host.left_state(timestamp_seconds=0, textfile_directory=str(host.root / "collector"))
+    assert "/collector/numapin.prom" in below(host, host.timer(None).removed_files)
 
 
 def test_without_systemd(host: Host) -> None:
@@ -214,4 +259,5 @@ def test_no_collector_and_any_cpu(host: Host) -> None:
     timer = host.timer(wanted_timer({**DEFAULTS, "textfile_directory": "", "cpus": ""}))
     (service,) = [one["after"] for one in timer.diff() if "verify.service" in one["after_header"]]
     assert "ReadWritePaths" not in service
+    assert "\nCapabilityBoundingSet=CAP_SYS_PTRACE CAP_DAC_READ_SEARCH\n" in service
     assert "CPUAffinity" not in service
