@@ -1,0 +1,39 @@
+# Copyright (c) 2026, numapin.inference contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the internal variables of the roles say, of inventories that no other test has."""
+
+from __future__ import annotations
+
+import typing as t
+from pathlib import Path
+
+import pytest
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+
+TOP = Path(__file__).resolve().parents[2]
+
+
+def value(role: str, name: str, **given: t.Any) -> t.Any:
+    """Return what a default or internal variable of a role is with ``given`` in place of its neighbours."""
+    found: dict[str, t.Any] = {}
+    for part in ("defaults", "vars"):
+        found |= yaml.safe_load((TOP / "roles" / role / part / "main.yml").read_text(encoding="utf-8"))
+    templates = {key: trust_as_template(text) if isinstance(text, str) else text for key, text in found.items()}
+    templar = Templar(loader=DataLoader(), variables={**templates, **given})
+    return templar.template(trust_as_template("{{ " + name + " }}"))
+
+
+@pytest.mark.parametrize(
+    ("keys", "key"),
+    [
+        ([{"name": "digests", "sha256": ["1f3b"]}], ""),
+        ([{"name": "digests", "sha256": ["1f3b"]}, {"name": "search", "keys": ["k1", "k2"]}], "k1"),
+        ([], "vllms-own"),
+    ],
+)
+def test_nginx_is_asked_with_the_first_key_that_is_known(keys: list[dict[str, t.Any]], key: str) -> None:
+    assert value("verify", "verify_balancer_api_key", load_balancer_keys=keys, verify_api_key="vllms-own") == key
