@@ -37,3 +37,28 @@ def value(role: str, name: str, **given: t.Any) -> t.Any:
 )
 def test_nginx_is_asked_with_the_first_key_that_is_known(keys: list[dict[str, t.Any]], key: str) -> None:
     assert value("verify", "verify_balancer_api_key", load_balancer_keys=keys, verify_api_key="vllms-own") == key
+
+
+@pytest.mark.parametrize(
+    ("reached", "changes", "missing"),
+    [
+        (["a", "b"], ["a", "b"], []),
+        (["a"], ["a", "b"], ["b"]),  # it failed after its changes were known
+        (["a", "b"], ["a"], ["b"]),  # it failed before
+        (["a"], ["a"], ["b"]),
+    ],
+)
+def test_a_host_that_failed_in_this_run_refuses_the_rollout(
+    reached: list[str], changes: list[str], missing: list[str]
+) -> None:
+    refusals = value(
+        "vllm",
+        "__vllm_rollout_refusals",
+        groups={"inference": ["a", "b"]},
+        ansible_play_hosts=reached,
+        __vllm_rollout_hosts={name: {} for name in changes},
+        __vllm_rollout_order={"refusals": []},
+        __vllm_balancers=["a"],
+        __vllm_balancers_reached=["a"],
+    )
+    assert [f"left out of this run (--limit): {', '.join(missing)}. " in text for text in refusals] == [True] * len(missing)
