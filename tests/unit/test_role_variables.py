@@ -62,3 +62,17 @@ def test_a_host_that_failed_in_this_run_refuses_the_rollout(
         __vllm_balancers_reached=["a"],
     )
     assert [f"left out of this run (--limit): {', '.join(missing)}. " in text for text in refusals] == [True] * len(missing)
+
+
+@pytest.mark.parametrize(
+    ("given", "refusals"),
+    [
+        ({"host": "a,b"}, []),
+        ({"host": "a", "instance": "m-n0"}, ["instance is m-n0, and remove.yml takes whole hosts"]),
+        ({"instance": ["m-n0", "m-n1"]}, ["instance is m-n0, m-n1, and remove.yml takes", "Which hosts? -e host=HOST"]),
+        ({}, ["Which hosts? -e host=HOST"]),
+    ],
+)
+def test_whole_hosts_are_removed_and_nothing_less(given: dict[str, t.Any], refusals: list[str]) -> None:
+    found = value("vllm", "__vllm_remove_refusals", **given)
+    assert [text.startswith(start) for text, start in zip(found, refusals, strict=True)] == [True] * len(refusals)
