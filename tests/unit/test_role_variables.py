@@ -76,3 +76,26 @@ def test_a_host_that_failed_in_this_run_refuses_the_rollout(
 def test_whole_hosts_are_removed_and_nothing_less(given: dict[str, t.Any], refusals: list[str]) -> None:
     found = value("vllm", "__vllm_remove_refusals", **given)
     assert [text.startswith(start) for text, start in zip(found, refusals, strict=True)] == [True] * len(refusals)
+
+
+@pytest.mark.parametrize(
+    ("may_be_none", "hosts", "start"),
+    [
+        (False, "b", "No instance is deployed that is meant; deployed are: m-n0"),
+        (True, "b", None),
+        (True, "c", "host has c, not in the group inference: a, b"),
+        (True, "", "Which instances?"),
+    ],
+)
+def test_only_a_removal_goes_on_where_nothing_is_deployed(may_be_none: bool, hosts: str, start: str | None) -> None:
+    refusals = value(
+        "vllm",
+        "__vllm_meant_refusals",
+        host=hosts or [],
+        groups={"inference": ["a", "b"]},
+        hostvars={"a": {"vllm_plan": {"instances": [{"name": "m-n0"}]}}, "b": {"vllm_plan": {"instances": []}}},
+        __vllm_all_meant=[],
+        __vllm_meant_must_be_said=True,
+        __vllm_meant_may_be_none=may_be_none,
+    )
+    assert [text[: len(start or "")] for text in refusals] == ([start] if start else [])
