@@ -23,8 +23,11 @@ def value(role: str, name: str, **given: t.Any) -> t.Any:
     for part in ("defaults", "vars"):
         found |= yaml.safe_load((TOP / "roles" / role / part / "main.yml").read_text(encoding="utf-8"))
     templates = {key: trust_as_template(text) if isinstance(text, str) else text for key, text in found.items()}
-    templar = Templar(loader=DataLoader(), variables={**templates, **given})
-    return templar.template(trust_as_template("{{ " + name + " }}"))
+    return templated("{{ " + name + " }}", {**templates, **given})
+
+
+def templated(text: str, variables: dict[str, t.Any]) -> t.Any:
+    return Templar(loader=DataLoader(), variables=variables).template(trust_as_template(text))
 
 
 @pytest.mark.parametrize(
@@ -99,3 +102,22 @@ def test_only_a_removal_goes_on_where_nothing_is_deployed(may_be_none: bool, hos
         __vllm_meant_may_be_none=may_be_none,
     )
     assert [text[: len(start or "")] for text in refusals] == ([start] if start else [])
+
+
+DEPLOYED, PLANNED = {"host": "a", "instances": ["old"]}, {"host": "a", "instances": ["new"]}
+
+
+@pytest.mark.parametrize(
+    ("facts", "serving"),
+    [
+        ({"__vllm_deployment": {"previous_plan": DEPLOYED}}, DEPLOYED),
+        ({"__vllm_deployment": {"previous_plan": None}}, PLANNED),
+        ({}, PLANNED),
+    ],
+)
+def test_balance_alone_balances_what_is_deployed(facts: dict[str, t.Any], serving: dict[str, t.Any]) -> None:
+    play = yaml.safe_load((TOP / "playbooks" / "balance.yml").read_text(encoding="utf-8"))[0]
+    task = play["tasks"][1]
+    assert task["when"] == "vllm_serving_plan is not defined"
+    text = task["ansible.builtin.set_fact"]["vllm_serving_plan"]
+    assert templated(text, {"vllm_plan": PLANNED, **facts}) == serving
