@@ -1,0 +1,123 @@
+# Copyright (c) 2026, numapin.inference contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the internal variables of the roles say, of inventories that no other test has."""
+
+from __future__ import annotations
+
+import typing as t
+from pathlib import Path
+
+import pytest
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+
+TOP = Path(__file__).resolve().parents[2]
+
+
+def value(role: str, name: str, **given: t.Any) -> t.Any:
+    """Return what a default or internal variable of a role is with ``given`` in place of its neighbours."""
+    found: dict[str, t.Any] = {}
+    for part in ("defaults", "vars"):
+        found |= yaml.safe_load((TOP / "roles" / role / part / "main.yml").read_text(encoding="utf-8"))
+    templates = {key: trust_as_template(text) if isinstance(text, str) else text for key, text in found.items()}
+    return templated("{{ " + name + " }}", {**templates, **given})
+
+
+def templated(text: str, variables: dict[str, t.Any]) -> t.Any:
+    return Templar(loader=DataLoader(), variables=variables).template(trust_as_template(text))
+
+
+@pytest.mark.parametrize(
+    ("keys", "key"),
+    [
+        ([{"name": "digests", "sha256": ["1f3b"]}], ""),
+        ([{"name": "digests", "sha256": ["1f3b"]}, {"name": "search", "keys": ["k1", "k2"]}], "k1"),
+        ([], "vllms-own"),
+    ],
+)
+def test_nginx_is_asked_with_the_first_key_that_is_known(keys: list[dict[str, t.Any]], key: str) -> None:
+    assert value("verify", "verify_balancer_api_key", load_balancer_keys=keys, verify_api_key="vllms-own") == key
+
+
+@pytest.mark.parametrize(
+    ("reached", "changes", "missing"),
+    [
+        (["a", "b"], ["a", "b"], []),
+        (["a"], ["a", "b"], ["b"]),  # it failed after its changes were known
+        (["a", "b"], ["a"], ["b"]),  # it failed before
+        (["a"], ["a"], ["b"]),
+    ],
+)
+def test_a_host_that_failed_in_this_run_refuses_the_rollout(
+    reached: list[str], changes: list[str], missing: list[str]
+) -> None:
+    refusals = value(
+        "vllm",
+        "__vllm_rollout_refusals",
+        groups={"inference": ["a", "b"]},
+        ansible_play_hosts=reached,
+        __vllm_rollout_hosts={name: {} for name in changes},
+        __vllm_rollout_order={"refusals": []},
+        __vllm_balancers=["a"],
+        __vllm_balancers_reached=["a"],
+    )
+    assert [f"left out of this run (--limit): {', '.join(missing)}. " in text for text in refusals] == [True] * len(missing)
+
+
+@pytest.mark.parametrize(
+    ("given", "refusals"),
+    [
+        ({"host": "a,b"}, []),
+        ({"host": "a", "instance": "m-n0"}, ["instance is m-n0, and remove.yml takes whole hosts"]),
+        ({"instance": ["m-n0", "m-n1"]}, ["instance is m-n0, m-n1, and remove.yml takes", "Which hosts? -e host=HOST"]),
+        ({}, ["Which hosts? -e host=HOST"]),
+    ],
+)
+def test_whole_hosts_are_removed_and_nothing_less(given: dict[str, t.Any], refusals: list[str]) -> None:
+    found = value("vllm", "__vllm_remove_refusals", **given)
+    assert [text.startswith(start) for text, start in zip(found, refusals, strict=True)] == [True] * len(refusals)
+
+
+@pytest.mark.parametrize(
+    ("may_be_none", "hosts", "start"),
+    [
+        (False, "b", "No instance is deployed that is meant; deployed are: m-n0"),
+        (True, "b", None),
+        (True, "c", "host has c, not in the group inference: a, b"),
+        (True, "", "Which instances?"),
+    ],
+)
+def test_only_a_removal_goes_on_where_nothing_is_deployed(may_be_none: bool, hosts: str, start: str | None) -> None:
+    refusals = value(
+        "vllm",
+        "__vllm_meant_refusals",
+        host=hosts or [],
+        groups={"inference": ["a", "b"]},
+        hostvars={"a": {"vllm_plan": {"instances": [{"name": "m-n0"}]}}, "b": {"vllm_plan": {"instances": []}}},
+        __vllm_all_meant=[],
+        __vllm_meant_must_be_said=True,
+        __vllm_meant_may_be_none=may_be_none,
+    )
+    assert [text[: len(start or "")] for text in refusals] == ([start] if start else [])
+
+
+DEPLOYED, PLANNED = {"host": "a", "instances": ["old"]}, {"host": "a", "instances": ["new"]}
+
+
+@pytest.mark.parametrize(
+    ("facts", "serving"),
+    [
+        ({"__vllm_deployment": {"previous_plan": DEPLOYED}}, DEPLOYED),
+        ({"__vllm_deployment": {"previous_plan": None}}, PLANNED),
+        ({}, PLANNED),
+    ],
+)
+def test_balance_alone_balances_what_is_deployed(facts: dict[str, t.Any], serving: dict[str, t.Any]) -> None:
+    play = yaml.safe_load((TOP / "playbooks" / "balance.yml").read_text(encoding="utf-8"))[0]
+    task = play["tasks"][1]
+    assert task["when"] == "vllm_serving_plan is not defined"
+    text = task["ansible.builtin.set_fact"]["vllm_serving_plan"]
+    assert templated(text, {"vllm_plan": PLANNED, **facts}) == serving
