@@ -188,8 +188,8 @@ def tell(story: Story) -> None:
 
 def same(story: Story, one: str, other: str) -> None:
     """Hold two dumps against each other; what differs is the failure's text."""
-    # What irq_affinity remembers has the numbers of vectors in it, which each boot deals out anew; and TuneD notes at its start
-    # what its profile asks of the kernel's command line.
+    # What irq_affinity remembers has the numbers of vectors in it, which each boot deals out anew; and TuneD notes at
+    # its start what its profile asks of the kernel's command line.
     left_out = re.compile(r"[0-9a-f]{64} .*/(irq-affinity\.json|tuned/bootcmdline)$")
     before, after = ({line for line in story.dumps[name] if not left_out.search(line)} for name in (one, other))
     assert sorted(before - after) == sorted(after - before) == []

@@ -64,7 +64,8 @@ def test_a_host_that_failed_in_this_run_refuses_the_rollout(
         __vllm_balancers=["a"],
         __vllm_balancers_reached=["a"],
     )
-    assert [f"left out of this run (--limit): {', '.join(missing)}. " in text for text in refusals] == [True] * len(missing)
+    said = f"left out of this run (--limit): {', '.join(missing)}. "
+    assert [said in text for text in refusals] == [True] * len(missing)
 
 
 @pytest.mark.parametrize(
