@@ -121,3 +121,35 @@ def test_balance_alone_balances_what_is_deployed(facts: dict[str, t.Any], servin
     assert task["when"] == "vllm_serving_plan is not defined"
     text = task["ansible.builtin.set_fact"]["vllm_serving_plan"]
     assert templated(text, {"vllm_plan": PLANNED, **facts}) == serving
+
+
+@pytest.mark.parametrize(
+    ("state", "ready"), [("ready", ["m-n0", "m-n1"]), ("failed", ["m-n0"]), ("loading", ["m-n0"])]
+)
+def test_an_instance_that_does_not_answer_replaces_nobody_that_is_drained(state: str, ready: list[str]) -> None:
+    hosts = value(
+        "vllm",
+        "__vllm_drain_hosts",
+        hostvars={
+            "a": {"__vllm_meant": ["m-n0"], "__vllm_others_found": {"instances": [{"name": "m-n1", "state": state}]}},
+            "b": {"__vllm_meant": []},
+        },
+        __vllm_rollout_hosts={"a": {"ready": ["m-n0", "m-n1"]}, "b": {"ready": []}},
+    )
+    assert hosts == {
+        "a": {"ready": ready, "changes": [{"out": ["m-n0"], "in": ["m-n0"], "reason": ""}]},
+        "b": {"ready": [], "changes": []},
+    }
+
+
+def test_those_that_go_on_serving_are_asked_before_a_drain() -> None:
+    names = ["m-n0", "m-n1", "m-n2"]
+    instances = [{"name": name, "unit": f"vllm@{name}.service", "served_names": ["m"]} for name in names]
+    given: dict[str, t.Any] = {
+        "vllm_plan": {"instances": instances},
+        "vllm_drained": {"m-n2": {}},
+        "__vllm_meant": ["m-n0"],
+        "__vllm_previous_urls": {name: "http://192.0.2.1:8000" for name in names},
+    }
+    assert [one["name"] for one in value("vllm", "__vllm_others_probes", **given)] == ["m-n1"]
+    assert value("vllm", "__vllm_others_probes") == []
