@@ -64,7 +64,9 @@ def test_a_host_that_failed_in_this_run_refuses_the_rollout(
         __vllm_balancers=["a"],
         __vllm_balancers_reached=["a"],
     )
-    assert [f"left out of this run (--limit): {', '.join(missing)}. " in text for text in refusals] == [True] * len(missing)
+    assert [f"left out of this run (--limit): {', '.join(missing)}. " in text for text in refusals] == [True] * len(
+        missing
+    )
 
 
 @pytest.mark.parametrize(
@@ -123,9 +125,7 @@ def test_balance_alone_balances_what_is_deployed(facts: dict[str, t.Any], servin
     assert templated(text, {"vllm_plan": PLANNED, **facts}) == serving
 
 
-@pytest.mark.parametrize(
-    ("state", "ready"), [("ready", ["m-n0", "m-n1"]), ("failed", ["m-n0"]), ("loading", ["m-n0"])]
-)
+@pytest.mark.parametrize(("state", "ready"), [("ready", ["m-n0", "m-n1"]), ("failed", ["m-n0"]), ("loading", ["m-n0"])])
 def test_an_instance_that_does_not_answer_replaces_nobody_that_is_drained(state: str, ready: list[str]) -> None:
     hosts = value(
         "vllm",
@@ -153,3 +153,23 @@ def test_those_that_go_on_serving_are_asked_before_a_drain() -> None:
     }
     assert [one["name"] for one in value("vllm", "__vllm_others_probes", **given)] == ["m-n1"]
     assert value("vllm", "__vllm_others_probes") == []
+
+
+@pytest.mark.parametrize(
+    ("monitoring", "addresses"),
+    [
+        (None, []),
+        (["watcher"], ["192.0.2.9", "10.0.0.9"]),
+        (["192.0.2.8"], ["192.0.2.8"]),
+        (["gpu1"], ["192.0.2.1", "10.0.0.1"]),
+    ],
+)
+def test_connections_of_prometheus_do_not_count(monitoring: list[str] | None, addresses: list[str]) -> None:
+    hostvars: dict[str, t.Any] = {
+        "gpu1": {"ansible_host": "192.0.2.1"},
+        "watcher": {"ansible_host": "192.0.2.9", "monitoring_address": "10.0.0.9"},
+        "192.0.2.8": {},
+    }
+    groups = {"inference": ["gpu1"]} | ({} if monitoring is None else {"monitoring": monitoring})
+    given = {"groups": groups, "hostvars": hostvars, "inventory_hostname": "gpu1", "vllm_plan": {"address": "10.0.0.1"}}
+    assert value("vllm", "vllm_rollout_ignored_peers", **given) == addresses
