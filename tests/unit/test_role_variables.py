@@ -149,7 +149,7 @@ def test_those_that_go_on_serving_are_asked_before_a_drain() -> None:
         "vllm_plan": {"instances": instances},
         "vllm_drained": {"m-n2": {}},
         "__vllm_meant": ["m-n0"],
-        "__vllm_previous_urls": {name: "http://192.0.2.1:8000" for name in names},
+        "__vllm_previous_urls": dict.fromkeys(names, "http://192.0.2.1:8000"),
     }
     assert [one["name"] for one in value("vllm", "__vllm_others_probes", **given)] == ["m-n1"]
     assert value("vllm", "__vllm_others_probes") == []
@@ -173,3 +173,21 @@ def test_connections_of_prometheus_do_not_count(monitoring: list[str] | None, ad
     groups = {"inference": ["gpu1"]} | ({} if monitoring is None else {"monitoring": monitoring})
     given = {"groups": groups, "hostvars": hostvars, "inventory_hostname": "gpu1", "vllm_plan": {"address": "10.0.0.1"}}
     assert value("vllm", "vllm_rollout_ignored_peers", **given) == addresses
+
+
+@pytest.mark.parametrize(
+    ("variables", "watcher", "exporters", "nginx"),
+    [
+        ({}, "watcher", ["node", "nginx"], (9113, None)),
+        ({"load_balancer_exporter": True}, "watcher", ["node"], (None, "127.0.0.1")),
+        ({"load_balancer_exporter": True, "load_balancer_exporter_port": 9200}, "lb", ["node"], (9200, "127.0.0.1")),
+    ],
+)
+def test_nginx_exporter_belongs_to_one_role(
+    variables: dict[str, t.Any], watcher: str, exporters: list[str], nginx: tuple[int | None, str | None]
+) -> None:
+    given: dict[str, t.Any] = {"groups": {"inference": [], "load_balancers": ["lb"]}, "hostvars": {"lb": variables}}
+    assert value("monitoring", "__monitoring_exporters", **given, inventory_hostname="lb", **variables) == exporters
+    (scraped,) = value("monitoring", "__monitoring_scraped", **given, inventory_hostname=watcher)
+    assert (scraped["nginx_port"], scraped["nginx_address"]) == nginx
+    assert scraped["node_port"] == 9100
