@@ -18,8 +18,8 @@ description:
 options:
   _input:
     description: >-
-      The hosts, each with C(name), C(address), C(plan), C(node_port), C(nginx_port) and C(dcgm_port). What has no port
-      is not scraped.
+      The hosts, each with C(name), C(address), C(plan), C(node_port), C(nginx_port), C(dcgm_port) and
+      C(nginx_address) where nginx' exporter has one of its own. What has no port is not scraped.
     type: list
     elements: dict
     required: true

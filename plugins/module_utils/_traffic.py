@@ -118,7 +118,7 @@ def wait_until_idle(
 def look(instance: Watched, host: Host, ignored_peers: t.Collection[str] = ()) -> Traffic:
     """One look at one instance."""
     # First, because the questions below are connections as well.
-    peers = [peer for peer in connected_peers(host, instance.port) if peer not in ignored_peers]
+    peers = connected_peers(host, instance.port)
     name, connections = instance.name, len(peers)
     base = instance.url.rstrip("/")
     status, text = _readiness.request(base + "/health", None, None, _ASK_SECONDS)
@@ -137,6 +137,10 @@ def look(instance: Watched, host: Host, ignored_peers: t.Collection[str] = ()) -
     parts = [f"it does not tell {', '.join(unknown)}"] if unknown else []
     parts += [f"{load} by /load"] if load else []
     parts += [f"{running} running, {waiting} waiting by /metrics"] if running or waiting else []
+    # Only in this case: without the counts, a connection is all that is known.
+    if not parts:
+        peers = [peer for peer in peers if peer not in ignored_peers]
+        connections = len(peers)
     if connections:
         named = sorted(set(peers))
         more = ", …" if len(named) > _NAMED_PEERS else ""

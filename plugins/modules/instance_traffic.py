@@ -58,7 +58,9 @@ options:
     type: int
     default: 0
   ignored_peers:
-    description: IP addresses whose connections are not counted, such as a monitoring server that keeps one open.
+    description:
+      - IP addresses whose connections are not counted, such as a monitoring server that keeps one open.
+      - They are counted as long as C(/load) or C(/metrics) does not answer or says that something is in flight.
     type: list
     elements: str
     default: []
@@ -114,7 +116,9 @@ instances:
       description: What makes it busy.
       type: str
     connections:
-      description: How many connections are established on its port, without those of O(ignored_peers).
+      description:
+        - How many connections are established on its port. Where nothing else is in flight those of O(ignored_peers)
+          are left out.
       type: int
     load:
       description: What C(/load) says; V(null) when it does not answer.

@@ -29,7 +29,8 @@ class MonitoringError(NumapinError):
 def scrape_targets(hosts: Sequence[Mapping[str, t.Any]], *, scraper: str | None = None) -> dict[str, list[Group]]:
     """Return, by job (``node``, ``nginx``, ``vllm``, ``dcgm``), the groups of a file for ``file_sd_configs``.
 
-    A host is ``{name, address, plan, node_port, nginx_port, dcgm_port}``; a port that is null is not scraped.
+    A host is ``{name, address, plan, node_port, nginx_port, dcgm_port}``; a port that is null is not scraped, and
+    ``nginx_address`` is where nginx' exporter is when it is not at ``address``.
     ``scraper`` is the name of the host on which Prometheus runs: an instance that listens on loopback only can be
     scraped from its own host, and is left out for any other.
     """
@@ -43,7 +44,7 @@ def scrape_targets(hosts: Sequence[Mapping[str, t.Any]], *, scraper: str | None 
         for job in ("node", "nginx", "dcgm"):
             port = host.get(f"{job}_port")
             if port is not None:
-                jobs[job].append(_group(address, port, host=name))
+                jobs[job].append(_group(str(host.get(f"{job}_address") or address), port, host=name))
         plan = host.get("plan") or {}
         for instance in plan.get("instances") or ():
             if name == scraper or not _is_loopback(plan["address"]):

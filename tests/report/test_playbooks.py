@@ -108,3 +108,17 @@ def test_check_mode_writes_nothing(tmp_path: Path, running: dict[str, t.Any]) ->
     said = run("report", running, tmp_path, "--check", "--diff", "--limit", "here")
     assert [path.name for path in tmp_path.iterdir()] == ["inventory.yml"]
     assert said.count("changed: [here -> localhost]") == 2
+
+
+def test_a_report_sets_up_no_timer(tmp_path: Path, running: dict[str, t.Any]) -> None:
+    hosts = running["inference"]["hosts"]
+    here = hosts.pop("here")
+    # Proved by this very run: nothing is planned on it. A timer would need systemd.
+    hosts["empty"] = {**here, "vllm_plan": {**here["vllm_plan"], "instances": []}, "verify_timer": False}
+    del hosts["empty"]["verify_result"]
+    said = run("report", running, tmp_path, "--limit", "empty")
+    tasks = {text.partition("]")[0].rpartition(" : ")[2]: text for text in said.split("TASK [")}
+    assert "skipping: [empty]" in tasks["Have the host repeat the proof, and ask what it saw lately"]
+    assert "ok: [empty]" in tasks["Ask what the host saw lately"]
+    report = json.loads((tmp_path / "numapin-report.json").read_text(encoding="utf-8"))
+    assert by_name(report)["empty"]["error"] is None

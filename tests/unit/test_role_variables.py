@@ -122,3 +122,71 @@ def test_balance_alone_balances_what_is_deployed(facts: dict[str, t.Any], servin
     assert task["when"] == "vllm_serving_plan is not defined"
     text = task["ansible.builtin.set_fact"]["vllm_serving_plan"]
     assert templated(text, {"vllm_plan": PLANNED, **facts}) == serving
+
+
+@pytest.mark.parametrize(("state", "ready"), [("ready", ["m-n0", "m-n1"]), ("failed", ["m-n0"]), ("loading", ["m-n0"])])
+def test_an_instance_that_does_not_answer_replaces_nobody_that_is_drained(state: str, ready: list[str]) -> None:
+    hosts = value(
+        "vllm",
+        "__vllm_drain_hosts",
+        hostvars={
+            "a": {"__vllm_meant": ["m-n0"], "__vllm_others_found": {"instances": [{"name": "m-n1", "state": state}]}},
+            "b": {"__vllm_meant": []},
+        },
+        __vllm_rollout_hosts={"a": {"ready": ["m-n0", "m-n1"]}, "b": {"ready": []}},
+    )
+    assert hosts == {
+        "a": {"ready": ready, "changes": [{"out": ["m-n0"], "in": ["m-n0"], "reason": ""}]},
+        "b": {"ready": [], "changes": []},
+    }
+
+
+def test_those_that_go_on_serving_are_asked_before_a_drain() -> None:
+    names = ["m-n0", "m-n1", "m-n2"]
+    instances = [{"name": name, "unit": f"vllm@{name}.service", "served_names": ["m"]} for name in names]
+    given: dict[str, t.Any] = {
+        "vllm_plan": {"instances": instances},
+        "vllm_drained": {"m-n2": {}},
+        "__vllm_meant": ["m-n0"],
+        "__vllm_previous_urls": dict.fromkeys(names, "http://192.0.2.1:8000"),
+    }
+    assert [one["name"] for one in value("vllm", "__vllm_others_probes", **given)] == ["m-n1"]
+    assert value("vllm", "__vllm_others_probes") == []
+
+
+@pytest.mark.parametrize(
+    ("monitoring", "addresses"),
+    [
+        (None, []),
+        (["watcher"], ["192.0.2.9", "10.0.0.9"]),
+        (["192.0.2.8"], ["192.0.2.8"]),
+        (["gpu1"], ["192.0.2.1", "10.0.0.1"]),
+    ],
+)
+def test_connections_of_prometheus_do_not_count(monitoring: list[str] | None, addresses: list[str]) -> None:
+    hostvars: dict[str, t.Any] = {
+        "gpu1": {"ansible_host": "192.0.2.1"},
+        "watcher": {"ansible_host": "192.0.2.9", "monitoring_address": "10.0.0.9"},
+        "192.0.2.8": {},
+    }
+    groups = {"inference": ["gpu1"]} | ({} if monitoring is None else {"monitoring": monitoring})
+    given = {"groups": groups, "hostvars": hostvars, "inventory_hostname": "gpu1", "vllm_plan": {"address": "10.0.0.1"}}
+    assert value("vllm", "vllm_rollout_ignored_peers", **given) == addresses
+
+
+@pytest.mark.parametrize(
+    ("variables", "watcher", "exporters", "nginx"),
+    [
+        ({}, "watcher", ["node", "nginx"], (9113, None)),
+        ({"load_balancer_exporter": True}, "watcher", ["node"], (None, "127.0.0.1")),
+        ({"load_balancer_exporter": True, "load_balancer_exporter_port": 9200}, "lb", ["node"], (9200, "127.0.0.1")),
+    ],
+)
+def test_nginx_exporter_belongs_to_one_role(
+    variables: dict[str, t.Any], watcher: str, exporters: list[str], nginx: tuple[int | None, str | None]
+) -> None:
+    given: dict[str, t.Any] = {"groups": {"inference": [], "load_balancers": ["lb"]}, "hostvars": {"lb": variables}}
+    assert value("monitoring", "__monitoring_exporters", **given, inventory_hostname="lb", **variables) == exporters
+    (scraped,) = value("monitoring", "__monitoring_scraped", **given, inventory_hostname=watcher)
+    assert (scraped["nginx_port"], scraped["nginx_address"]) == nginx
+    assert scraped["node_port"] == 9100

@@ -115,7 +115,23 @@ def test_connections_make_it_busy_unless_they_are_ignored(tmp_path: Path, engine
     there = host(tmp_path, row("0100007F", port, "150200C0") * 2)
     found = look(engine.watched, there)
     assert (found.idle, found.connections, found.detail) == (False, 2, "2 connections from 192.0.2.21")
-    assert look(engine.watched, there, ["192.0.2.21"]).idle
+    idle = look(engine.watched, there, ["192.0.2.21"])
+    assert (idle.idle, idle.connections) == (True, 0)
+    other = host(tmp_path, row("0100007F", port, "150200C0") + row("0100007F", port, "160200C0"))
+    assert look(engine.watched, other, ["192.0.2.21"]).detail == "1 connections from 192.0.2.22"
+
+
+@pytest.mark.parametrize(
+    ("path", "answer"), [("/load", (404, "")), ("/metrics", (500, "")), ("/load", (200, '{"server_load": 1}'))]
+)
+def test_a_connection_is_ignored_only_where_the_counts_say_idle(
+    tmp_path: Path, engine: Engine, path: str, answer: tuple[int, str]
+) -> None:
+    engine.answers[path] = answer
+    there = host(tmp_path, row("0100007F", engine.watched.port, "150200C0"))
+    found = look(engine.watched, there, ["192.0.2.21"])
+    assert (found.idle, found.connections) == (False, 1)
+    assert found.detail.endswith("1 connections from 192.0.2.21")
 
 
 def test_which_connections_count(tmp_path: Path) -> None:

@@ -38,6 +38,11 @@ def test_every_instance_and_every_exporter_with_a_port() -> None:
     assert jobs["node"][0]["labels"] == {"host": "gpu1"}
 
 
+def test_an_exporter_can_have_an_address_of_its_own() -> None:
+    jobs = scrape_targets([host(nginx_port=9113, nginx_address="127.0.0.1"), host(nginx_port=9113, nginx_address=None)])
+    assert endpoints(jobs)["nginx"] == ["127.0.0.1:9113", "gpu1.example:9113"]
+
+
 def test_addresses_of_version_6_stand_in_brackets() -> None:
     jobs = scrape_targets([host(address="2001:db8::1")])
     assert endpoints(jobs)["vllm"] == ["[2001:db8::1]:8000", "[2001:db8::1]:8001"]
