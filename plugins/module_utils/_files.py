@@ -92,7 +92,8 @@ class FileSet:
 
         In check mode missing parents, users and groups are what an earlier task would have made; otherwise FilesError.
         ``covered`` are directories below a file system that will be gone by then: what they hold now is not theirs.
-        ``keep`` are paths that an earlier run of this set wrote, and that stay as they are in this one.
+        ``keep`` are paths that an earlier run of this set wrote, and that stay as they are in this one: also where
+        something else has changed them since, such as a rollout that put previous files back.
         """
         both = sorted(set(keep) & {entry.path for entry in files})
         if both:
@@ -125,7 +126,10 @@ class FileSet:
             records[file.path] = {"sha256": sha256(file.content), "secret": file.secret, "original": original}
 
         removed: list[str] = []
-        records.update({path: owned_files[path] for path in keep if path in owned_files})
+        for path in keep:
+            if path in owned_files:
+                found = {"sha256": sha256(now[path].content)} if now[path].kind == "file" else {}
+                records[path] = {**owned_files[path], **found}
         for path in sorted(set(owned_files) - set(records)):
             before = now[path]
             if before.kind in ("directory", "other"):

@@ -123,6 +123,16 @@ def test_what_is_kept_stays_as_it_is_and_belongs_to_the_set(tmp_path: Path) -> N
         file_set(tmp_path).plan([text(keep, "2")], keep=[str(keep)])
 
 
+def test_what_is_kept_is_recorded_as_it_is_found(tmp_path: Path) -> None:
+    """A rollout that failed puts previous files back; the next run that wants these has nothing to do."""
+    keep = text(tmp_path / "b", "previous")
+    put(file_set(tmp_path), [text(tmp_path / "a", "1"), text(tmp_path / "b", "broken")])
+    (tmp_path / "b").write_text("previous")
+    file_set(tmp_path).apply(file_set(tmp_path).plan([text(tmp_path / "a", "1")], keep=[keep.path]))
+    again = file_set(tmp_path).plan([text(tmp_path / "a", "1"), keep])
+    assert (again.changed, again.drifted_files) == (False, ())
+
+
 def test_a_directory_that_had_to_stay_goes_with_a_later_run(tmp_path: Path) -> None:
     before = snapshot(tmp_path)
     put(file_set(tmp_path), [text(tmp_path / "e" / "b", "2")], [directory(tmp_path / "e")])
