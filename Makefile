@@ -55,10 +55,11 @@ lab-down: ## stop them
 
 ## The contributor's part
 
-# make test has two lanes that run beside each other: in one what needs machines of the lab, in the other all the rest. They share
-# nothing but .venv and the system's packages. The two scenarios take most of the memory, so that one comes early and one late.
-HERE := lint types unit-tree units sanity nginx oracle engine fuzz-some report-test monitoring integration molecule
-LAB := lab-machines molecule-lab lab-facts lab-irqs lab-tuning
+# make test has two lanes that run beside each other and take about as long: in one what needs machines of the lab, in the other
+# what needs the built collection or containers; the rest fills up. They share nothing but .venv and the system's packages. The two
+# scenarios take most of the memory, so that one comes early and one late.
+HERE := lint types unit-tree units sanity nginx integration molecule
+LAB := lab-machines molecule-lab lab-facts lab-irqs lab-tuning oracle engine fuzz-some report-test monitoring
 
 .PHONY: test check
 test: $(ENVIRONMENT) $(DEV) ## everything, in two lanes beside each other

@@ -19,7 +19,7 @@ import typing as t
 from fleet import image, network, passthrough
 from fleet.console import FleetError, last_lines, run, say, step
 from fleet.podman import inspect, podman, system_container_flags
-from fleet.settings import CACHE, REPOSITORY, Settings, cache_lock, fingerprint
+from fleet.settings import CACHE, REPOSITORY, Settings, cache_lock, fingerprint, podman_name
 
 BOOT_SECONDS = 90
 SSH_SECONDS = 30
@@ -50,7 +50,7 @@ class RunningHost:
 def up(purpose: str, hosts: c.Sequence[Host], settings: Settings) -> list[RunningHost]:
     """Start the hosts of one purpose; those that already run as wanted are kept."""
     image_name = image.ready(settings)
-    subnet = network.ready(f"numapin-{purpose}", settings.subnet)
+    subnet = network.ready(purpose, settings.subnet)
     settings_passed = passthrough.from_machine()
     public_key = ssh_key().with_suffix(".pub").read_text(encoding="utf-8")
     fresh = [host for host in hosts if started(purpose, host, image_name, str(subnet[host.number]), settings_passed)]
@@ -68,9 +68,9 @@ def down(purpose: str) -> int:
     if found:
         with step(f"Removing {', '.join(one['Names'][0] for one in found)}"):
             podman("rm", "--force", "--volumes", "--time=10", *(one["Id"] for one in found), timeout_seconds=300)
-    known = inspect("network", f"numapin-{purpose}")
+    known = inspect("network", podman_name(purpose))
     if known is not None and known.get("labels", {}).get("numapin.checkout") == str(REPOSITORY):
-        podman("network", "rm", f"numapin-{purpose}")
+        podman("network", "rm", podman_name(purpose))
     return len(found)
 
 
@@ -99,7 +99,7 @@ def ssh_key() -> pathlib.Path:
 
 def container_name(purpose: str, host: Host) -> str:
     """The name podman knows it by."""
-    return f"numapin-{purpose}-{host.name}"
+    return f"{podman_name(purpose)}-{host.name}"
 
 
 def started(purpose: str, host: Host, image_name: str, address: str, settings: passthrough.Passthrough) -> bool:
@@ -108,7 +108,7 @@ def started(purpose: str, host: Host, image_name: str, address: str, settings: p
     arguments = [
         f"--name={name}",
         f"--hostname={host.name}",
-        f"--network=numapin-{purpose}",
+        f"--network={podman_name(purpose)}",
         f"--ip={address}",
         f"--label=numapin.purpose={purpose}",
         f"--label=numapin.checkout={REPOSITORY}",

@@ -11,7 +11,7 @@ import json
 
 from fleet.console import FleetError, run, say
 from fleet.podman import inspect, podman
-from fleet.settings import REPOSITORY
+from fleet.settings import REPOSITORY, podman_name
 
 # Tried in this order; a user's network rarely has them all.
 CANDIDATES = [
@@ -24,11 +24,12 @@ CANDIDATES = [
 ]
 
 
-def ready(name: str, wanted: str) -> ipaddress.IPv4Network:
-    """Make sure that the network is there and return its addresses.
+def ready(purpose: str, wanted: str) -> ipaddress.IPv4Network:
+    """Make sure that the network of a purpose is there and return its addresses.
 
     ``wanted`` is the user's choice; empty keeps a network that is already there, or takes the first free candidate.
     """
+    name = podman_name(purpose)
     asked = parse(wanted) if wanted else None
     known = inspect("network", name)
     if known is not None:
@@ -43,7 +44,7 @@ def ready(name: str, wanted: str) -> ipaddress.IPv4Network:
             return subnet
         raise FleetError(
             f"NUMAPIN_SUBNET={asked}, but the network {name} is already there with {subnet}.\n"
-            f"Leave the variable out, or first: python3 tests/containers down {name.removeprefix('numapin-')}"
+            f"Leave the variable out, or first: python3 tests/containers down {purpose}"
         )
     taken = in_use()
     for subnet in [asked] if asked else [ipaddress.IPv4Network(text) for text in CANDIDATES]:

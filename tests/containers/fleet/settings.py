@@ -59,6 +59,15 @@ def fingerprint(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def podman_name(purpose: str) -> str:
+    """What podman knows a purpose's network by, and how its containers' names begin.
+
+    The demo has one name on a machine, for people. Everything else carries its checkout's mark: what one left behind
+    is not in the way of another.
+    """
+    return f"numapin-{purpose}" if purpose == "demo" else f"numapin-{purpose}-{fingerprint(str(REPOSITORY))[:6]}"
+
+
 @contextlib.contextmanager
 def cache_lock(entry: str) -> c.Iterator[None]:
     """Let one run at a time make a cache entry; the second finds it there."""
