@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""monitor.yml on the scenario's hosts: the distribution's Prometheus sees them all, and says within two scrapes what drifts."""
+"""monitor.yml on the hosts: the distribution's Prometheus sees them all, and says within two scrapes what drifts."""
 
 from __future__ import annotations
 
@@ -99,9 +99,7 @@ def test_prometheus_sees_the_hosts_and_what_drifts(
     finally:
         host.check_output(f"taskset -cp {entry['cpus']} {pid} && systemctl start numapin-verify.service")
     cleared = seconds_until(lambda: not fires(watcher, name), 2 * INTERVAL_SECONDS + SLACK_SECONDS)
-    print(
-        f"scraped every {INTERVAL_SECONDS} s: the alert fires {fired:.1f} s after the proof, is gone {cleared:.1f} s after it"
-    )
+    print(f"scraped every {INTERVAL_SECONDS} s: alert {fired:.1f} s after the proof, gone {cleared:.1f} s after it")
 
     (tmp_path / "restore.yml").write_text(RESTORE, encoding="utf-8")
     undone = run_playbook(str(tmp_path / "restore.yml"), inventory=inventory)
