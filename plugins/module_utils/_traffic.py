@@ -32,6 +32,8 @@ _ASK_SECONDS = 5.0
 _NAMED_PEERS = 5
 # include/net/tcp_states.h: established, and about to be.
 _BUSY_STATES = ("01", "03")
+# Both move while anything is computed: a long prompt is counted when it has been read, a token when it is given.
+_TOKENS = re.compile(r"^vllm:(?:prompt|generation)_tokens_total(?:\{[^}]*\})? +([0-9.eE+-]+)", re.MULTILINE)
 _GAUGE = re.compile(r"^vllm:num_requests_(running|waiting)(?:\{[^}]*\})? +([0-9.eE+-]+)", re.MULTILINE)
 
 
@@ -148,6 +150,38 @@ def look(instance: Watched, host: Host, ignored_peers: t.Collection[str] = ()) -
     return Traffic(name, True, not parts, "; ".join(parts) or "idle", connections, load, running, waiting)
 
 
+def stalled(
+    instances: t.Sequence[Watched],
+    found: t.Sequence[Traffic],
+    *,
+    stalled_seconds: float,
+    clock: t.Callable[[], float] = time.monotonic,
+    sleep: t.Callable[[float], None] = time.sleep,
+) -> list[str]:
+    """Names of those that have requests in flight and give no token for any of them for ``stalled_seconds``.
+
+    Their ``/health`` answers all the same: it is the API server's, and the engine behind it hangs. Whose counters
+    cannot be read is never one of them.
+    """
+    urls = {instance.name: instance.url.rstrip("/") for instance in instances}
+    watched = {
+        traffic.name: _tokens(urls[traffic.name]) for traffic in found if traffic.serving and _in_flight(traffic)
+    }
+    watched = {name: tokens for name, tokens in watched.items() if tokens is not None}
+    start = clock()
+    while watched and clock() - start < stalled_seconds:
+        sleep(_POLL_SECONDS)
+        for name, before in list(watched.items()):
+            base = urls[name]
+            if _tokens(base) != before or (_load(base) == 0 and _gauges(base) == (0, 0)):
+                watched.pop(name)
+    return list(watched)
+
+
+def _in_flight(traffic: Traffic) -> bool:
+    return bool(traffic.load or traffic.running or traffic.waiting)
+
+
 def summary(found: t.Sequence[Traffic]) -> str:
     """One line for people who wait."""
     busy = [f"{traffic.name}: {traffic.detail}" for traffic in found if not traffic.idle]
@@ -186,6 +220,13 @@ def _load(base: str) -> int | None:
         return int(json.loads(text)["server_load"]) if status == 200 else None
     except (ValueError, KeyError, TypeError):
         return None
+
+
+def _tokens(base: str) -> float | None:
+    """Tokens read and given since it was started; nothing when it does not say."""
+    status, text = _readiness.request(base + "/metrics", None, None, _ASK_SECONDS)
+    values = _TOKENS.findall(text) if status == 200 else []
+    return sum(map(float, values)) if values else None
 
 
 def _gauges(base: str) -> tuple[int | None, int | None]:

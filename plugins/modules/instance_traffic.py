@@ -57,6 +57,12 @@ options:
       - How long all must have been idle without a break, in seconds. Longer than O(wait_seconds) makes no sense.
     type: int
     default: 0
+  stalled_seconds:
+    description:
+      - With more than V(0), an instance that has requests in flight is watched for so long, or until it gives a token.
+        One that gives none is in RV(stalled).
+    type: int
+    default: 0
   ignored_peers:
     description:
       - IP addresses whose connections are not counted, such as a monitoring server that keeps one open.
@@ -92,6 +98,14 @@ serving:
   type: list
   elements: str
   sample: [tiny-n0]
+stalled:
+  description:
+    - Names of the instances whose C(/health) answers 200 and that gave no token for O(stalled_seconds), with requests
+      in flight. Whose counters cannot be read is not one of them.
+  returned: success
+  type: list
+  elements: str
+  sample: []
 summary:
   description: One line that says what is still in flight.
   returned: success
@@ -151,6 +165,7 @@ from ansible_collections.numapin.inference.plugins.module_utils._traffic import 
     TrafficError,
     Watched,
     check_watched,
+    stalled,
     summary,
     wait_until_idle,
 )
@@ -169,6 +184,7 @@ def main() -> t.NoReturn:
             },
             "wait_seconds": {"type": "int", "default": 0},
             "quiet_seconds": {"type": "int", "default": 0},
+            "stalled_seconds": {"type": "int", "default": 0},
             "ignored_peers": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
@@ -176,7 +192,7 @@ def main() -> t.NoReturn:
     params: dict[str, t.Any] = module.params
     instances = [Watched(**given) for given in params["instances"]]
     try:
-        for option in ("wait_seconds", "quiet_seconds"):
+        for option in ("wait_seconds", "quiet_seconds", "stalled_seconds"):
             if params[option] < 0:
                 raise TrafficError(f"{option} is {params[option]}: it must be 0 or more")
         check_watched(instances)
@@ -187,12 +203,14 @@ def main() -> t.NoReturn:
             quiet_seconds=params["quiet_seconds"],
             ignored_peers=params["ignored_peers"],
         )
+        hung = stalled(instances, found, stalled_seconds=params["stalled_seconds"]) if params["stalled_seconds"] else []
     except NumapinError as error:
         module.fail_json(msg=str(error))
     module.exit_json(
         changed=False,
         idle=all(traffic.idle for traffic in found),
         serving=[traffic.name for traffic in found if traffic.serving],
+        stalled=hung,
         summary=summary(found),
         instances=[asdict(traffic) for traffic in found],
     )
