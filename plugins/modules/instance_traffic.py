@@ -60,7 +60,8 @@ options:
   stalled_seconds:
     description:
       - With more than V(0), an instance that has requests in flight is watched for so long, or until it gives a token.
-        One that gives none is in RV(stalled).
+        One that gives none is in RV(stalled), and so is one that listens and leaves C(/health) without an answer for as
+        long.
     type: int
     default: 0
   ignored_peers:
@@ -100,8 +101,8 @@ serving:
   sample: [tiny-n0]
 stalled:
   description:
-    - Names of the instances whose C(/health) answers 200 and that gave no token for O(stalled_seconds), with requests
-      in flight. Whose counters cannot be read is not one of them.
+    - Names of the instances that hang - for O(stalled_seconds) they gave no token, with requests in flight, or no
+      answer to C(/health). One whose counters cannot be read is no such instance.
   returned: success
   type: list
   elements: str
@@ -143,6 +144,9 @@ instances:
     waiting:
       description: Waiting requests by C(/metrics); V(null) when it does not say.
       type: int
+    silent:
+      description: Whether it listens and leaves C(/health) without an answer.
+      type: bool
   sample:
     - name: tiny-n0
       serving: true
@@ -152,6 +156,7 @@ instances:
       load: 2
       running: 2
       waiting: 0
+      silent: false
 """
 
 import typing as t
@@ -165,7 +170,7 @@ from ansible_collections.numapin.inference.plugins.module_utils._traffic import 
     TrafficError,
     Watched,
     check_watched,
-    stalled,
+    find_stalled,
     summary,
     wait_until_idle,
 )
@@ -203,14 +208,16 @@ def main() -> t.NoReturn:
             quiet_seconds=params["quiet_seconds"],
             ignored_peers=params["ignored_peers"],
         )
-        hung = stalled(instances, found, stalled_seconds=params["stalled_seconds"]) if params["stalled_seconds"] else []
+        stalled: list[str] = []
+        if params["stalled_seconds"]:
+            found, stalled = find_stalled(instances, Host(), found, stalled_seconds=params["stalled_seconds"])
     except NumapinError as error:
         module.fail_json(msg=str(error))
     module.exit_json(
         changed=False,
         idle=all(traffic.idle for traffic in found),
         serving=[traffic.name for traffic in found if traffic.serving],
-        stalled=hung,
+        stalled=stalled,
         summary=summary(found),
         instances=[asdict(traffic) for traffic in found],
     )
