@@ -50,6 +50,9 @@ KILLED_AT = {
 }
 
 
+LATER = list(KILLED_AT)[list(KILLED_AT).index("the restart") :]
+
+
 @dataclasses.dataclass
 class Case:
     """One fault: what is done before there is load, and under load, and how many answers may be lost by it."""
@@ -85,6 +88,13 @@ def killed(name: str) -> Case:
         raise FleetError(f"rollout.yml ended before its task {at!r}")
 
     return Case(f"Ansible killed at {name}", act)
+
+
+def killed_run_after_run(fleet: Fleet, number: int) -> str:
+    """Each of these runs goes on from where the one before it was killed, and is killed a step later."""
+    for name in LATER:
+        killed(name).act(fleet, number)
+    return f"killed {len(LATER)} times"
 
 
 def refused(fleet: Fleet, *arguments: str) -> str:
@@ -173,12 +183,12 @@ def answers_again(fleet: Fleet, host: str) -> None:
 
 def network_cut(fleet: Fleet, number: int) -> str:
     (balancer,) = [line.split()[0] for line in known_addresses(fleet) if line.endswith(service.BALANCER)]
-    fleet.on(FIRST, "ip", "route", "add", "blackhole", f"{balancer}/32")
+    fleet.on(SECOND, "ip", "route", "add", "blackhole", f"{balancer}/32")
     try:
         time.sleep(GIVEN_UP_AFTER_SECONDS)
         text = refused(fleet, fleet.models(max_num_seqs=number))
     finally:
-        fleet.on(FIRST, "ip", "route", "del", "blackhole", f"{balancer}/32")
+        fleet.on(SECOND, "ip", "route", "del", "blackhole", f"{balancer}/32")
     return expect(text, f"{service.BALANCER} does not reach it")
 
 
@@ -207,6 +217,7 @@ def disk_full(fleet: Fleet, number: int) -> str:
 
 CASES = [
     *(killed(name) for name in KILLED_AT),
+    Case("Ansible killed at the restart, the next run a step later, and so on", killed_run_after_run),
     Case("new configuration that does not start", does_not_start),
     Case("new configuration that breaks nginx", nginx_broken),
     Case("disk full on the host", disk_full),
