@@ -237,7 +237,8 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave the containers up")
     parser.add_argument("--as-they-are", action="store_true", help="go on with what --keep left")
     given = parser.parse_args()
-    chosen = [case for case in CASES if not given.case or any(part in case.name for part in given.case)]
+    # In the order they are asked for.
+    chosen = list({case.name: case for part in given.case or [""] for case in CASES if part in case.name}.values())
     if not chosen:
         parser.error(f"no case has that in its name; there are: {', '.join(case.name for case in CASES)}")
     good = True
