@@ -184,9 +184,12 @@ containers: $(ENVIRONMENT) ## what the demo and molecule need: image, vLLM, mode
 molecule: containers $(DEV) ## the scenario default: containers, real vLLM, testinfra
 	@$(STEP) 25m "molecule: default" molecule test --scenario-name default
 
-.PHONY: rollout-load
-rollout-load: containers $(DEV) ## rollouts, a host removed and added under 2,000 streams, real vLLM: nothing is lost
-	@$(STEP) 30m "rollouts under load" python3 tests/containers/rollout_load.py
+.PHONY: rollout-load rollout-faults
+rollout-load: containers $(DEV) ## changes of every kind under 2,000 streams, real vLLM: nothing is lost
+	@$(STEP) 30m "changes under load" python3 tests/containers/rollout_load.py
+
+rollout-faults: containers $(DEV) ## what goes wrong during rollouts, and what clients see of it
+	@$(STEP) 60m "faults under load" python3 tests/containers/rollout_faults.py
 
 .PHONY: format figures lock clean
 format: $(ENVIRONMENT) ## let ruff write the format it checks

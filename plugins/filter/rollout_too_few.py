@@ -14,7 +14,7 @@ author:
   - numapin.inference contributors (@numapin)
 description:
   - Holds one batch of a rollout against what the other instances answered just before it, and returns what forbids it.
-positional: _input, batch, answers, shared, minimum_healthy
+positional: _input, batch, answers, shared, minimum_healthy, seen
 options:
   _input:
     description: The hosts, as P(numapin.inference.rollout_batches#filter) takes them.
@@ -36,6 +36,12 @@ options:
     description: How many instances of a model must go on serving.
     type: int
     default: 1
+  seen:
+    description:
+      - For each balancer what M(numapin.inference.instance_traffic) returned there as C(instances), each named
+        C(INSTANCE on HOST). One that a balancer does not reach does not count.
+    type: dict
+    default: {}
 """
 
 EXAMPLES = r"""
@@ -66,10 +72,11 @@ def missing(
     answers: Mapping[str, Sequence[Mapping[str, t.Any]]],
     shared: bool = True,
     minimum_healthy: int = 1,
+    seen: Mapping[str, Sequence[Mapping[str, t.Any]]] | None = None,
 ) -> list[str]:
     """Return what forbids the batch, or raise what Ansible shows without a traceback."""
     try:
-        return too_few(hosts, batch, answers, shared=shared, minimum_healthy=int(minimum_healthy))
+        return too_few(hosts, batch, answers, shared=shared, minimum_healthy=int(minimum_healthy), seen=seen)
     except (KeyError, TypeError, ValueError) as error:
         raise AnsibleFilterError(f"rollout_too_few was given something it cannot use: {error!r}") from error
 

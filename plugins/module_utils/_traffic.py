@@ -32,6 +32,8 @@ _ASK_SECONDS = 5.0
 _NAMED_PEERS = 5
 # include/net/tcp_states.h: established, and about to be.
 _BUSY_STATES = ("01", "03")
+# Both move while anything is computed: a long prompt is counted when it has been read, a token when it is given.
+_TOKENS = re.compile(r"^vllm:(?:prompt|generation)_tokens_total(?:\{[^}]*\})? +([0-9.eE+-]+)", re.MULTILINE)
 _GAUGE = re.compile(r"^vllm:num_requests_(running|waiting)(?:\{[^}]*\})? +([0-9.eE+-]+)", re.MULTILINE)
 
 
@@ -53,7 +55,10 @@ class Watched:
 
 @dataclass(frozen=True)
 class Traffic:
-    """What one look found. Unknown is null: ``load`` by /load, ``running`` and ``waiting`` by /metrics."""
+    """What one look found. Unknown is null: ``load`` by /load, ``running`` and ``waiting`` by /metrics.
+
+    ``silent``: it listens, and leaves ``/health`` without an answer.
+    """
 
     name: str
     serving: bool
@@ -63,6 +68,7 @@ class Traffic:
     load: int | None = None
     running: int | None = None
     waiting: int | None = None
+    silent: bool = False
 
 
 def check_watched(instances: t.Sequence[Watched]) -> None:
@@ -120,15 +126,15 @@ def look(instance: Watched, host: Host, ignored_peers: t.Collection[str] = ()) -
     # First, because the questions below are connections as well.
     peers = connected_peers(host, instance.port)
     name, connections = instance.name, len(peers)
-    base = instance.url.rstrip("/")
-    status, text = _readiness.request(base + "/health", None, None, _ASK_SECONDS)
+    status, text = _readiness.request(instance.url.rstrip("/") + "/health", None, None, _ASK_SECONDS)
     if status == 0 and text == "refused":
         busy = f"it does not listen, but {connections} connections are open" if connections else "it does not listen"
         return Traffic(name, False, not connections, busy, connections)
     if status != 200:
         said = f"/health answers {status}" if status else f"/health does not answer: {text}"
-        return Traffic(name, False, False, f"nothing is known of its requests, {said}", connections)
-    load, (running, waiting) = _load(base), _gauges(base)
+        why = f"nothing is known of its requests, {said}"
+        return Traffic(name, False, False, why, connections, silent=text == "timeout")
+    load, (running, waiting) = _load(instance.url), _gauges(instance.url)
     unknown = [
         what
         for what, value in (("/load", load), ("running requests", running), ("waiting requests", waiting))
@@ -146,6 +152,46 @@ def look(instance: Watched, host: Host, ignored_peers: t.Collection[str] = ()) -
         more = ", …" if len(named) > _NAMED_PEERS else ""
         parts.append(f"{connections} connections from {', '.join(named[:_NAMED_PEERS])}{more}")
     return Traffic(name, True, not parts, "; ".join(parts) or "idle", connections, load, running, waiting)
+
+
+def find_stalled(
+    instances: t.Sequence[Watched],
+    host: Host,
+    found: t.Sequence[Traffic],
+    *,
+    stalled_seconds: float,
+    clock: t.Callable[[], float] = time.monotonic,
+    sleep: t.Callable[[float], None] = time.sleep,
+) -> tuple[list[Traffic], list[str]]:
+    """What ``found`` is by now, and the names of those that hang.
+
+    Hanging is to have requests in flight and give no token for any of them for ``stalled_seconds`` – ``/health`` is the
+    API server's, and answers all the same when the engine behind it hangs – or to listen and leave ``/health`` without
+    an answer for as long. Whose counters cannot be read does not hang.
+    """
+    places = {instance.name: instance for instance in instances}
+    known = {traffic.name: traffic for traffic in found}
+    watched: dict[str, float | None] = {}
+    for name, traffic in known.items():
+        if traffic.silent:
+            watched[name] = None
+        elif traffic.serving and (traffic.load or traffic.running or traffic.waiting):
+            tokens = _tokens(places[name].url)
+            if tokens is not None:
+                watched[name] = tokens
+    start = clock()
+    while watched and clock() - start < stalled_seconds:
+        sleep(_POLL_SECONDS)
+        for name, before in list(watched.items()):
+            url = places[name].url
+            if before is None:
+                known[name] = look(places[name], host)
+                moved = not known[name].silent
+            else:
+                moved = _tokens(url) != before or (_load(url) == 0 and _gauges(url) == (0, 0))
+            if moved:
+                watched.pop(name)
+    return list(known.values()), list(watched)
 
 
 def summary(found: t.Sequence[Traffic]) -> str:
@@ -180,16 +226,23 @@ def _address(text: str) -> str:
     return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
 
 
-def _load(base: str) -> int | None:
-    status, text = _readiness.request(base + "/load", None, None, _ASK_SECONDS)
+def _load(url: str) -> int | None:
+    status, text = _readiness.request(url.rstrip("/") + "/load", None, None, _ASK_SECONDS)
     try:
         return int(json.loads(text)["server_load"]) if status == 200 else None
     except (ValueError, KeyError, TypeError):
         return None
 
 
-def _gauges(base: str) -> tuple[int | None, int | None]:
-    status, text = _readiness.request(base + "/metrics", None, None, _ASK_SECONDS)
+def _tokens(url: str) -> float | None:
+    """Tokens read and given since it was started; nothing when it does not say."""
+    status, text = _readiness.request(url.rstrip("/") + "/metrics", None, None, _ASK_SECONDS)
+    values = _TOKENS.findall(text) if status == 200 else []
+    return sum(map(float, values)) if values else None
+
+
+def _gauges(url: str) -> tuple[int | None, int | None]:
+    status, text = _readiness.request(url.rstrip("/") + "/metrics", None, None, _ASK_SECONDS)
     sums: dict[str, float] = {}
     if status == 200:
         for gauge, value in _GAUGE.findall(text):

@@ -57,6 +57,13 @@ options:
       - How long all must have been idle without a break, in seconds. Longer than O(wait_seconds) makes no sense.
     type: int
     default: 0
+  stalled_seconds:
+    description:
+      - With more than V(0), an instance that has requests in flight is watched for so long, or until it gives a token.
+        One that gives none is in RV(stalled), and so is one that listens and leaves C(/health) without an answer for as
+        long.
+    type: int
+    default: 0
   ignored_peers:
     description:
       - IP addresses whose connections are not counted, such as a monitoring server that keeps one open.
@@ -92,6 +99,14 @@ serving:
   type: list
   elements: str
   sample: [tiny-n0]
+stalled:
+  description:
+    - Names of the instances that hang - for O(stalled_seconds) they gave no token, with requests in flight, or no
+      answer to C(/health). One whose counters cannot be read is no such instance.
+  returned: success
+  type: list
+  elements: str
+  sample: []
 summary:
   description: One line that says what is still in flight.
   returned: success
@@ -129,6 +144,9 @@ instances:
     waiting:
       description: Waiting requests by C(/metrics); V(null) when it does not say.
       type: int
+    silent:
+      description: Whether it listens and leaves C(/health) without an answer.
+      type: bool
   sample:
     - name: tiny-n0
       serving: true
@@ -138,6 +156,7 @@ instances:
       load: 2
       running: 2
       waiting: 0
+      silent: false
 """
 
 import typing as t
@@ -151,6 +170,7 @@ from ansible_collections.numapin.inference.plugins.module_utils._traffic import 
     TrafficError,
     Watched,
     check_watched,
+    find_stalled,
     summary,
     wait_until_idle,
 )
@@ -169,6 +189,7 @@ def main() -> t.NoReturn:
             },
             "wait_seconds": {"type": "int", "default": 0},
             "quiet_seconds": {"type": "int", "default": 0},
+            "stalled_seconds": {"type": "int", "default": 0},
             "ignored_peers": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
@@ -176,7 +197,7 @@ def main() -> t.NoReturn:
     params: dict[str, t.Any] = module.params
     instances = [Watched(**given) for given in params["instances"]]
     try:
-        for option in ("wait_seconds", "quiet_seconds"):
+        for option in ("wait_seconds", "quiet_seconds", "stalled_seconds"):
             if params[option] < 0:
                 raise TrafficError(f"{option} is {params[option]}: it must be 0 or more")
         check_watched(instances)
@@ -187,12 +208,16 @@ def main() -> t.NoReturn:
             quiet_seconds=params["quiet_seconds"],
             ignored_peers=params["ignored_peers"],
         )
+        stalled: list[str] = []
+        if params["stalled_seconds"]:
+            found, stalled = find_stalled(instances, Host(), found, stalled_seconds=params["stalled_seconds"])
     except NumapinError as error:
         module.fail_json(msg=str(error))
     module.exit_json(
         changed=False,
         idle=all(traffic.idle for traffic in found),
         serving=[traffic.name for traffic in found if traffic.serving],
+        stalled=stalled,
         summary=summary(found),
         instances=[asdict(traffic) for traffic in found],
     )

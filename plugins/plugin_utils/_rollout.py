@@ -238,10 +238,13 @@ def too_few(
     *,
     shared: bool,
     minimum_healthy: int,
+    seen: Mapping[str, Sequence[Mapping[str, t.Any]]] | None = None,
 ) -> list[str]:
     """What forbids to begin ``batch`` at this moment: models of which too few others answered just now.
 
-    ``hosts`` as for ``batches``; ``answers`` maps a host to what instance_ready found of its instances.
+    ``hosts`` as for ``batches``; ``answers`` maps a host to what instance_ready found of its instances, ``seen`` a
+    balancer to what instance_traffic found there of "NAME on HOST". One that answers on its host and is not reached by
+    a balancer does not count.
     """
     state = _State(hosts, shared)
     leaving: dict[tuple[str, str], set[str]] = {}
@@ -250,6 +253,11 @@ def too_few(
             for model, names in state.leaving(host, change).items():
                 leaving.setdefault((state.domain(host), model), set()).update(names)
     found = {f"{answer['name']} on {host}": answer for host, all_of in answers.items() for answer in all_of}
+    for balancer, looks in (seen or {}).items():
+        for look in looks:
+            if not look["serving"]:
+                said = f"{balancer} does not reach it ({look['detail']})"
+                found[look["name"]] = {"state": "unreached", "detail": said}
     problems = []
     for (domain, model), names in leaving.items():
         others = sorted(state.healthy[domain, model] - names)

@@ -68,6 +68,8 @@ def main() -> int:
     )
     parser.add_argument("--until", help="go on after --requests as well, until this file exists")
     parser.add_argument("--seed", type=int, default=1, help="of the mix of lengths")
+    parser.add_argument("--stop-when-refused", action="store_true", help="a client ends at its first HTTP 401")
+    parser.add_argument("--answers", help="write how each request ended to this file, as a JSON list")
     parser.add_argument("--progress", action="store_true")
     given = parser.parse_args()
     try:
@@ -94,12 +96,17 @@ def main() -> int:
                 answers.append(answer)
                 if given.progress:
                     print(f"done {len(answers)}", file=sys.stderr, flush=True)
+            if given.stop_when_refused and (answer.reason or "").startswith("HTTP 401"):
+                return
 
     numbers = itertools.count()
     with concurrent.futures.ThreadPoolExecutor(given.concurrency) as pool:
         for worker in [pool.submit(work) for _number in range(given.concurrency)]:
             worker.result()
     result = summary(answers, time.monotonic() - started)
+    if given.answers:
+        with open(given.answers, "w", encoding="utf-8") as handle:
+            json.dump([dataclasses.asdict(answer) for answer in answers], handle)
     print(json.dumps(result, indent=2))
     return 0 if not result["failures"] else 1
 

@@ -4,14 +4,17 @@
 
 """What goes wrong during a rollout, and what clients see of it: faults on purpose, under load, with the engine double.
 
-In each case streamed completions run all the time, something happens, and rollout.yml is run again afterwards: the
-fleet has to be as wanted then, with nothing left drained. ``--case`` picks some; all take about half an hour. The
-result goes to build/rollout-faults.json; exit status 0 when every case lost no more than it may.
+In each case streamed completions run all the time, 8 at once, something happens, and rollout.yml is run again
+afterwards: the fleet has to be as wanted then, with nothing left drained. Clients give an answer up after 30 s without
+a token. ``--case`` picks some; all take about 40 minutes. With ``--keep`` the containers stay, and ``--as-they-are``
+goes on with them. The results are gathered in build/rollout-faults.json, and as a table in build/rollout-faults.md;
+exit status 0 when every case lost no more than it may.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -23,12 +26,15 @@ import typing as t
 
 from fleet import hosts, packages, service
 from fleet.console import FleetError, say, step
+from fleet.podman import podman
 from fleet.settings import BUILD, REPOSITORY, ansible_playbook
-from rollout_load import MODEL, Fleet, Load, up
+from rollout_load import MODEL, Fleet, Load, started, wait_for_health
 
 PURPOSE = "faults"
 FIRST, SECOND = service.INFERENCE_HOSTS
 UNIT = f"vllm@{MODEL}-n0.service"
+RESULTS = BUILD / "rollout-faults.json"
+GIVEN_UP_AFTER_SECONDS = 30
 # (seen before, the task at whose beginning ansible-playbook and all its children are killed)
 KILLED_AT = {
     "the record": ("", "Write down what is taken out, and keep its files"),
@@ -44,13 +50,17 @@ KILLED_AT = {
 }
 
 
+LATER = list(KILLED_AT)[list(KILLED_AT).index("the restart") :]
+
+
 @dataclasses.dataclass
 class Case:
-    """One fault: what is done, how many answers may be lost by it, and what the first run must end with."""
+    """One fault: what is done before there is load, and under load, and how many answers may be lost by it."""
 
     name: str
     act: t.Callable[[Fleet, int], str]
     may_lose: int = 0
+    before: t.Callable[[Fleet], None] | None = None
 
 
 def killed(name: str) -> Case:
@@ -78,6 +88,13 @@ def killed(name: str) -> Case:
         raise FleetError(f"rollout.yml ended before its task {at!r}")
 
     return Case(f"Ansible killed at {name}", act)
+
+
+def killed_run_after_run(fleet: Fleet, number: int) -> str:
+    """Each of these runs goes on from where the one before it was killed, and is killed a step later."""
+    for name in LATER:
+        killed(name).act(fleet, number)
+    return f"killed {len(LATER)} times"
 
 
 def refused(fleet: Fleet, *arguments: str) -> str:
@@ -123,6 +140,66 @@ def peer_hung(fleet: Fleet, number: int) -> str:
     return "the hung one was restarted first"
 
 
+def will_give_no_tokens(fleet: Fleet) -> None:
+    """The double of one host answers 20 requests, and from then on /health alone."""
+    place = f"/run/systemd/system/{UNIT}.d"
+    fleet.on(
+        FIRST,
+        f"mkdir -p {place} && cd {place} && echo '[Service]' > fault.conf"
+        " && echo Environment=NUMAPIN_ENGINE_FAULT=hang-after:20 >> fault.conf && systemctl daemon-reload"
+        f" && systemctl restart {UNIT} && rm fault.conf && systemctl daemon-reload",
+    )
+    wait_for_health(fleet, FIRST)
+
+
+def no_tokens(fleet: Fleet, number: int) -> str:
+    time.sleep(15)
+    fleet.playbook("rollout", fleet.models(max_num_seqs=number), "--extra-vars=vllm_rollout_stalled_seconds=20")
+    return "the one without tokens was restarted first"
+
+
+def host_gone(fleet: Fleet, number: int) -> str:
+    gone = next(one["Id"] for one in hosts.containers(PURPOSE) if one["Names"][0].endswith(FIRST))
+    podman("kill", gone)
+    try:
+        time.sleep(5)
+        text = refused(fleet, fleet.models(max_num_seqs=number))
+    finally:
+        podman("start", gone)
+        # Its address is reached again after a while.
+        answers_again(fleet, FIRST)
+    return expect(text, "unreachable=1")
+
+
+def answers_again(fleet: Fleet, host: str) -> None:
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        with contextlib.suppress(FleetError):
+            fleet.on(host, "systemctl is-active ssh")
+            break
+        time.sleep(1)
+    wait_for_health(fleet, host)
+
+
+def network_cut(fleet: Fleet, number: int) -> str:
+    (balancer,) = [line.split()[0] for line in known_addresses(fleet) if line.endswith(service.BALANCER)]
+    fleet.on(SECOND, "ip", "route", "add", "blackhole", f"{balancer}/32")
+    try:
+        time.sleep(GIVEN_UP_AFTER_SECONDS)
+        text = refused(fleet, fleet.models(max_num_seqs=number))
+    finally:
+        fleet.on(SECOND, "ip", "route", "del", "blackhole", f"{balancer}/32")
+    return expect(text, f"{service.BALANCER} does not reach it")
+
+
+def known_addresses(fleet: Fleet) -> list[str]:
+    """Lines "ADDRESS HOST" of the SSH configuration."""
+    words = fleet.files.ssh_config.read_text(encoding="utf-8").split()
+    names = [words[i + 1] for i, word in enumerate(words) if word == "Host" and words[i + 1] != "*"]
+    addresses = [words[i + 1] for i, word in enumerate(words) if word == "HostName"]
+    return [f"{address} {name}" for address, name in zip(addresses, names, strict=True)]
+
+
 def disk_full(fleet: Fleet, number: int) -> str:
     # A file system of its own with not a byte left, where the records go.
     state = "/var/lib/numapin"
@@ -140,12 +217,16 @@ def disk_full(fleet: Fleet, number: int) -> str:
 
 CASES = [
     *(killed(name) for name in KILLED_AT),
+    Case("Ansible killed at the restart, the next run a step later, and so on", killed_run_after_run),
     Case("new configuration that does not start", does_not_start),
     Case("new configuration that breaks nginx", nginx_broken),
     Case("disk full on the host", disk_full),
     # What the dead engine was writing is lost, all else is retried: 8 at most.
     Case("engine killed", engine_killed, may_lose=8),
     Case("engine hung", peer_hung, may_lose=8),
+    Case("engine that answers /health but gives no tokens", no_tokens, may_lose=16, before=will_give_no_tokens),
+    Case("host gone", host_gone, may_lose=8),
+    Case("network cut between balancer and host", network_cut, may_lose=8),
 ]
 
 
@@ -154,51 +235,101 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--case", action="append", help="part of a case's name; may be given several times")
     parser.add_argument("--keep", action="store_true", help="leave the containers up")
+    parser.add_argument("--as-they-are", action="store_true", help="go on with what --keep left")
     given = parser.parse_args()
-    chosen = [case for case in CASES if not given.case or any(part in case.name for part in given.case)]
+    # In the order they are asked for.
+    chosen = list({case.name: case for part in given.case or [""] for case in CASES if part in case.name}.values())
     if not chosen:
         parser.error(f"no case has that in its name; there are: {', '.join(case.name for case in CASES)}")
-    results = []
+    good = True
     try:
         packages.install()
-        fleet = up("double", PURPOSE)
-        for number, case in enumerate(chosen, start=50):
-            results.append(tried(fleet, case, number))
-            (BUILD / "rollout-faults.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        fleet = started("double", PURPOSE)
+        if not given.as_they_are:
+            fleet.playbook("rollout", fleet.models())
+        number = max(fleet.max_num_seqs(), 49)
+        for case in chosen:
+            number += 1
+            result = tried(fleet, case, number)
+            good &= result["good"]
+            record(case.name, result)
     except FleetError as error:
         print(f"\nERROR: {error}", file=sys.stderr)
         return 2
     finally:
         if not given.keep:
             hosts.down(PURPOSE)
-    for one in results:
-        verdict = "" if one["good"] else "NOT GOOD: "
-        print(f"{one['case']:44}{one['requests']:>7} requests{one['lost']:>4} lost  {verdict}{one['saw']}")
-    return 0 if all(one["good"] for one in results) else 1
+    print("\n" + table())
+    return 0 if good else 1
 
 
 def tried(fleet: Fleet, case: Case, number: int) -> dict[str, t.Any]:
     """One case, and the run that follows it."""
     say(f"---- {case.name}")
     saw, problems = "", []
-    with Load(fleet, "fault", 20) as load:
+    if case.before:
+        case.before(fleet)
+    earlier = given_to_another(fleet)
+    with Load(fleet, "fault", 20, timeout=GIVEN_UP_AFTER_SECONDS) as load:
         time.sleep(2)
         try:
             saw = case.act(fleet, number)
-            fleet.playbook("rollout", fleet.models(max_num_seqs=number))
-            problems = not_as_wanted(fleet, number)
         except FleetError as error:
             problems = [str(error)]
+        # Also after an act that was not as expected: the next case finds a fleet that is whole.
+        try:
+            fleet.playbook("rollout", fleet.models(max_num_seqs=number))
+            problems += not_as_wanted(fleet, number)
+        except FleetError as error:
+            problems += [str(error)]
     failures = load.result["failures"]
     good = not problems and len(failures) <= case.may_lose
+    say(f"{case.name}: {len(failures)} of {load.result['requests']} lost{'' if good else ', NOT GOOD'}")
     return {
-        "case": case.name,
         "good": good,
         "requests": load.result["requests"],
+        "complete": load.result["completed"],
         "lost": len(failures),
         "may_lose": case.may_lose,
-        "saw": saw if good else "; ".join(problems)[:400] or json.dumps(failures[:3]),
+        "retried": given_to_another(fleet) - earlier,
+        "saw": saw,
+        "problems": problems,
+        "failures": failures,
     }
+
+
+def given_to_another(fleet: Fleet) -> int:
+    """Requests so far that the balancer's log has more than one instance for."""
+    count = 'grep -c \'"upstream":"[^"]*,\' /var/log/nginx/access.log || true'
+    return int(fleet.on(service.BALANCER, count).strip() or 0)
+
+
+def record(name: str, result: dict[str, t.Any]) -> None:
+    """Beside what other cases gave."""
+    known = {**results(), name: result}
+    ordered = {case.name: known[case.name] for case in CASES if case.name in known}
+    RESULTS.write_text(json.dumps(ordered, indent=2) + "\n", encoding="utf-8")
+    RESULTS.with_suffix(".md").write_text(table() + "\n", encoding="utf-8")
+
+
+def results() -> dict[str, t.Any]:
+    """What was found so far, by case."""
+    with contextlib.suppress(OSError, ValueError):
+        found: dict[str, t.Any] = json.loads(RESULTS.read_text(encoding="utf-8"))
+        return found
+    return {}
+
+
+def table() -> str:
+    """As it stands in docs/rollouts.md."""
+    lines = [
+        "| fault | requests | complete | lost | given to another instance | the run that met it |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, one in results().items():
+        said = one["saw"] if one["good"] else "NOT GOOD: " + " ".join("; ".join(one["problems"]).split())[:300]
+        lines.append(f"| {name} | {one['requests']} | {one['complete']} | {one['lost']} | {one['retried']} | {said} |")
+    return "\n".join(lines)
 
 
 def not_as_wanted(fleet: Fleet, number: int) -> list[str]:

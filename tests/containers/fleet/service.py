@@ -86,9 +86,9 @@ def models(double: bool = False) -> list[dict[str, t.Any]]:
     ]
 
 
-def make_api_key(purpose: str) -> None:
+def make_api_key(purpose: str, name: str = "api_key") -> None:
     """Write a random key, once, that only its owner can read."""
-    path = BUILD / purpose / "api_key"
+    path = BUILD / purpose / name
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         part = path.with_suffix(".part")

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import typing as t
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.numapin.inference.plugins.module_utils import _traffic
 from ansible_collections.numapin.inference.plugins.module_utils._host import Host
 from ansible_collections.numapin.inference.plugins.module_utils._traffic import (
     Traffic,
@@ -21,6 +23,7 @@ from ansible_collections.numapin.inference.plugins.module_utils._traffic import 
     Watched,
     check_watched,
     connected_peers,
+    find_stalled,
     look,
     summary,
     wait_until_idle,
@@ -198,6 +201,78 @@ def test_the_wait_ends_and_says_what_is_in_flight(tmp_path: Path, engine: Engine
     engine.answers["/load"] = (200, '{"server_load": 0}')
     short = wait_until_idle([engine.watched], host(tmp_path), wait_seconds=0, quiet_seconds=1, clock=clock)
     assert summary(short) == "m-n0: idle for less than 1 s"
+
+
+COUNTERS = """vllm:prompt_tokens_total{engine="0",model_name="tiny"} %s
+vllm:generation_tokens_total{engine="0",model_name="tiny"} %s
+"""
+
+
+def busy(engine: Engine, prompt: int = 5, given: int = 7) -> None:
+    engine.answers["/load"] = (200, '{"server_load": 2}')
+    engine.answers["/metrics"] = (200, METRICS % ("2.0", "0.0") + COUNTERS % (prompt, given))
+
+
+def hanging(engine: Engine, tmp_path: Path, found: list[Traffic], clock: Clock) -> list[str]:
+    options: dict[str, t.Any] = {"stalled_seconds": 10, "clock": clock, "sleep": clock.sleep}
+    return find_stalled([engine.watched], host(tmp_path), found, **options)[1]
+
+
+@pytest.mark.parametrize(
+    ("then", "hung"),
+    [
+        (lambda _engine: None, ["m-n0"]),
+        (lambda engine: busy(engine, given=8), []),
+        (lambda engine: busy(engine, prompt=6), []),
+        # The last client went away. The engine's own count of running requests stands still as well.
+        (lambda engine: engine.answers.update({"/load": (200, '{"server_load": 0}')}), ["m-n0"]),
+        # What was in flight is answered without a token, by an error.
+        (
+            lambda engine: engine.answers.update(
+                {
+                    "/load": (200, '{"server_load": 0}'),
+                    "/metrics": (200, METRICS % ("0.0", "0.0") + COUNTERS % (5, 7)),
+                }
+            ),
+            [],
+        ),
+    ],
+)
+def test_stalled_is_what_has_requests_and_gives_no_token(
+    tmp_path: Path, engine: Engine, then: t.Callable[[Engine], None], hung: list[str]
+) -> None:
+    busy(engine)
+    found = [look(engine.watched, host(tmp_path))]
+    clock = Clock({3.0: lambda: then(engine)})
+    assert hanging(engine, tmp_path, found, clock) == hung
+    assert clock.now == (10.0 if hung else 3.0)
+
+
+def test_one_that_listens_and_does_not_answer_hangs(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_traffic, "_ASK_SECONDS", 0.1)
+    there = host(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        watched = Watched("m-n0", f"http://127.0.0.1:{deaf.getsockname()[1]}")
+        found = [look(watched, there)]
+        assert (found[0].serving, found[0].silent) == (False, True)
+        clock = Clock({})
+        options: dict[str, t.Any] = {"stalled_seconds": 2, "clock": clock, "sleep": clock.sleep}
+        assert find_stalled([watched], there, found, **options) == (found, ["m-n0"])
+    # It was only slow.
+    now, hung = find_stalled([engine.watched], there, found, **options)
+    assert (now[0].serving, hung) == (True, [])
+
+
+def test_what_is_idle_or_does_not_tell_is_not_stalled(tmp_path: Path, engine: Engine) -> None:
+    clock = Clock({})
+    idle = [look(engine.watched, host(tmp_path))]
+    assert hanging(engine, tmp_path, idle, clock) == []
+    engine.answers["/load"] = (200, '{"server_load": 2}')
+    without_counters = [look(engine.watched, host(tmp_path))]
+    assert hanging(engine, tmp_path, without_counters, clock) == []
+    assert clock.now == 0
 
 
 @pytest.mark.parametrize("url", ["192.0.2.1:8000", "http://192.0.2.1", "http://192.0.2.1:nine", "https://192.0.2.1:1"])

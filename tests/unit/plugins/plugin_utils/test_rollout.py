@@ -11,6 +11,7 @@ import typing as t
 import pytest
 
 from ansible_collections.numapin.inference.plugins.filter.rollout_batches import FilterModule
+from ansible_collections.numapin.inference.plugins.filter.rollout_too_few import FilterModule as TooFew
 from ansible_collections.numapin.inference.plugins.plugin_utils._rollout import (
     RolloutError,
     batches,
@@ -277,6 +278,18 @@ def test_those_that_stay_must_answer_now() -> None:
         "model m: 1 other instances answer, but 2 must while m-n0 on h0 is changed; m-n0 on h1: /health answers 503"
     )
     assert "m-n0 on h2: not asked" in too_few(hosts, first, {"h1": [bad]}, shared=True, minimum_healthy=1)[0]
+
+
+def test_those_that_stay_must_be_reached_by_every_balancer() -> None:
+    hosts = fleet(2, "m")
+    first = batches(hosts, shared=True)["batches"][0]
+    answers = {"h1": [{"name": "m-n0", "state": "ready", "detail": ""}]}
+    there = {"name": "m-n0 on h1", "serving": True, "detail": "idle"}
+    gone = {"name": "m-n0 on h1", "serving": False, "detail": "/health does not answer: timeout"}
+    asked = TooFew().filters()["rollout_too_few"]
+    assert asked(hosts, first, answers, seen={"b1": [there], "b2": []}) == []
+    (problem,) = asked(hosts, first, answers, seen={"b1": [there], "b2": [gone]})
+    assert problem.endswith("m-n0 on h1: b2 does not reach it (/health does not answer: timeout)")
 
 
 def test_nobody_is_asked_for_where_nothing_is_balanced() -> None:
