@@ -58,7 +58,7 @@ lab-down: ## stop them
 # make test has two lanes that run beside each other and take about as long: in one what needs machines of the lab, in the other
 # what needs the built collection or containers; the rest fills up. They share nothing but .venv and the system's packages. The two
 # scenarios take most of the memory, so that one comes early and one late.
-HERE := lint types unit-tree documents units sanity importer release-test nginx integration molecule
+HERE := lint types unit-tree documents docs units sanity importer release-test nginx integration molecule
 LAB := lab-machines molecule-lab lab-facts lab-irqs lab-tuning oracle engine fuzz-some report-test monitoring
 
 .PHONY: test check
@@ -108,6 +108,10 @@ documents: $(ENVIRONMENT) $(DEV) ## what pages say is so: blocks, names, links, 
 
 tables: $(ENVIRONMENT) ## write the table of every variable into each role's README
 	@$(BIN)/python tools/role_tables.py
+
+.PHONY: docs
+docs: $(ENVIRONMENT) $(DEV) ## the documentation site, into build/site/html; a warning is an error
+	@$(STEP) 5m "antsibull-docs and Sphinx: the site" tools/docs-site
 
 .PHONY: nginx
 nginx: $(ENVIRONMENT) $(DEV) ## the balancer's configuration in a real nginx, on loopback

@@ -53,7 +53,7 @@ def with_repository(artefact: Path, directory: Path) -> tuple[Path, bool]:
 
 
 def environment() -> dict[str, str]:
-    """Return our environment, in which the importer finds its programs, and its own copy instead of the working tree."""
+    """Return our environment, in which the importer finds its programs, and its copy instead of the working tree."""
     kept = {key: value for key, value in os.environ.items() if key not in ("ANSIBLE_COLLECTIONS_PATH", "PYTHONPATH")}
     return {**kept, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', os.defpath)}"}
 

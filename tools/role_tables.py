@@ -4,8 +4,8 @@
 
 """Write the table of every variable of each role into its README, from meta/argument_specs.yml.
 
-Usage: ``python tools/role_tables.py [--check]``. A README holds two marks, and what is between them is ours. ``--check``
-writes nothing, and fails where a table is not what would be written.
+Usage: ``python tools/role_tables.py [--check]``. What is between the two marks of a README is ours. ``--check`` writes
+nothing, and fails where a table is not what would be written.
 """
 
 from __future__ import annotations
