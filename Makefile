@@ -97,6 +97,10 @@ types: $(ENVIRONMENT) $(DEV) ## mypy, strict
 unit: $(ENVIRONMENT) $(DEV) ## unit tests with plain pytest
 	@$(STEP) 5m "pytest: unit tests" pytest -n auto --dist worksteal -q
 
+.PHONY: matrix
+matrix: $(ENVIRONMENT) $(DEV) ## units and syntax check with every supported ansible-core and Python; CELLS="2.20 2.21-3.13" for some
+	@$(STEP) 90m "ansible-core and Python, each with each" $(BIN)/python tools/matrix.py $(CELLS)
+
 # ansible-test (units) runs the same ones on the built collection; make test leaves to pytest what is not in that.
 unit-tree: $(ENVIRONMENT) $(DEV)
 	@$(STEP) 2m "pytest: unit tests of what only the working tree has" pytest -q tests/unit/test_example_fleet.py
