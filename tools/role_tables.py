@@ -150,11 +150,11 @@ def table(options: Options) -> str:
 
 
 def with_table(readme: str, role: Path) -> str:
-    """Return the text of a README with its table anew. Raises ``ValueError`` where it lacks the marks."""
-    before, begin, rest = readme.partition(BEGIN)
-    _old, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"has no marks for the table of every variable: put in the lines\n{BEGIN}\n{END}")
+    """Return the text of a README with its table anew, in a section of its own where it had none."""
+    if BEGIN not in readme or END not in readme:
+        readme = f"{readme.rstrip()}\n\n## Every variable\n\n{BEGIN}\n{END}\n"
+    before, _begin, rest = readme.partition(BEGIN)
+    _old, _end, after = rest.partition(END)
     return f"{before}{BEGIN}\n\n{table(every_option(role))}\n\n{END}{after}"
 
 
@@ -166,10 +166,7 @@ def main() -> None:
     for role in sorted(path for path in ROLES.iterdir() if path.is_dir()):
         readme = role / "README.md"
         text = readme.read_text(encoding="utf-8")
-        try:
-            wanted = with_table(text, role)
-        except ValueError as exc:
-            sys.exit(f"roles/{role.name}/README.md {exc}")
+        wanted = with_table(text, role)
         if text == wanted:
             continue
         stale.append(role.name)
