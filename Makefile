@@ -58,7 +58,7 @@ lab-down: ## stop them
 # make test has two lanes that run beside each other and take about as long: in one what needs machines of the lab, in the other
 # what needs the built collection or containers; the rest fills up. They share nothing but .venv and the system's packages. The two
 # scenarios take most of the memory, so that one comes early and one late.
-HERE := lint types unit-tree units sanity nginx integration molecule
+HERE := lint types unit-tree documents docs units sanity importer release-test nginx integration molecule
 LAB := lab-machines molecule-lab lab-facts lab-irqs lab-tuning oracle engine fuzz-some report-test monitoring
 
 .PHONY: test check
@@ -66,7 +66,7 @@ test: $(ENVIRONMENT) $(DEV) ## everything, in two lanes beside each other
 	@$(BIN)/python tools/lanes.py $(MAKE) here "$(HERE)" lab "$(LAB)"
 	@now=$$(( $$(date +%s) - NUMAPIN_STARTED )); printf '\n==== all of make test passed in %d:%02d\n' $$((now / 60)) $$((now % 60))
 
-check: lint types unit ## the fast part: lint, types and unit tests, no container
+check: lint types unit documents ## the fast part: lint, types, unit tests and pages, no container
 
 .PHONY: lint ruff yamllint ansible-lint changelog reuse tree
 lint: ruff yamllint tree reuse changelog ansible-lint ## every linter
@@ -97,9 +97,25 @@ types: $(ENVIRONMENT) $(DEV) ## mypy, strict
 unit: $(ENVIRONMENT) $(DEV) ## unit tests with plain pytest
 	@$(STEP) 5m "pytest: unit tests" pytest -n auto --dist worksteal -q
 
+.PHONY: matrix
+matrix: $(ENVIRONMENT) $(DEV) ## units and syntax check with every supported ansible-core and Python; CELLS="2.20 2.21-3.13" for some
+	@$(STEP) 90m "ansible-core and Python, each with each" $(BIN)/python tools/matrix.py $(CELLS)
+
 # ansible-test (units) runs the same ones on the built collection; make test leaves to pytest what is not in that.
 unit-tree: $(ENVIRONMENT) $(DEV)
 	@$(STEP) 2m "pytest: unit tests of what only the working tree has" pytest -q tests/unit/test_example_fleet.py
+
+.PHONY: documents tables
+documents: $(ENVIRONMENT) $(DEV) ## what pages say is so: blocks, names, links, variables; what the artefact holds
+	@$(STEP) 1m "pages: the table of every variable" $(BIN)/python tools/role_tables.py --check
+	@$(STEP) 2m "pytest: pages and artefact" pytest -q tests/documents
+
+tables: $(ENVIRONMENT) ## write the table of every variable into each role's README
+	@$(BIN)/python tools/role_tables.py
+
+.PHONY: docs
+docs: $(ENVIRONMENT) $(DEV) ## the documentation site, into build/site/html; a warning is an error
+	@$(STEP) 5m "antsibull-docs and Sphinx: the site" tools/docs-site
 
 .PHONY: nginx
 nginx: $(ENVIRONMENT) $(DEV) ## the balancer's configuration in a real nginx, on loopback
@@ -139,12 +155,23 @@ engine: $(ENVIRONMENT) $(DEV) ## the engine double, and what the real vLLM answe
 engine-real: $(ENVIRONMENT) $(DEV) containers ## the same requests to the double and to the real vLLM, in a container
 	@$(STEP) 20m "the engine double against the real vLLM" tests/engine/against-real
 
-.PHONY: collection sanity units integration containers molecule lab-image lab-facts lab-machines lab-irqs lab-tuning lab-shortfall molecule-lab
+.PHONY: collection sanity importer units integration containers molecule lab-image lab-facts lab-machines lab-irqs lab-tuning lab-shortfall molecule-lab
 collection: $(ENVIRONMENT)
 	@$(STEP) 2m "ansible-galaxy: build and install the collection" tools/ansible-test install
 
 sanity: collection ## ansible-test sanity on the built and installed collection
 	@$(STEP) 15m "ansible-test: sanity" tools/ansible-test sanity
+
+# Galaxy lints as well; here that is make lint's, which is stricter, and make release lets both do it.
+importer: collection ## galaxy-importer on the built artefact: what Galaxy would say to it
+	@GALAXY_IMPORTER_RUN_ANSIBLE_LINT=false $(STEP) 5m "galaxy-importer" $(BIN)/python tools/importer.py build/artefact/numapin-inference-*.tar.gz
+
+.PHONY: release release-test
+release: $(ENVIRONMENT) $(DEV) ## make release VERSION=1.2.3 [DRY_RUN=1]: changelog, version, artefact, checks, commit, tag
+	@$(BIN)/python tools/release.py $(if $(DRY_RUN),--dry-run) $(VERSION)
+
+release-test: $(ENVIRONMENT) $(DEV) ## the same in a throw-away clone
+	@$(STEP) 5m "pytest: a release in a throw-away clone" pytest -q tests/release
 
 # With strace tests see that check mode writes nothing.
 .PHONY: strace

@@ -13,6 +13,11 @@ class ModuleDocFragment:
     DOCUMENTATION = r"""
 options: {}
 attributes:
+  action_group:
+    description: Use C(group/numapin.inference.all) in C(module_defaults) to set defaults for this module.
+    support: full
+    membership:
+      - numapin.inference.all
   check_mode:
     description: Can run in check mode, writes nothing, and gives the answer of the run that follows.
     support: full
@@ -32,6 +37,11 @@ attributes:
     LOOKING = r"""
 options: {}
 attributes:
+  action_group:
+    description: Use C(group/numapin.inference.all) in C(module_defaults) to set defaults for this module.
+    support: full
+    membership:
+      - numapin.inference.all
   check_mode:
     description: Can run in check mode and answers the same, because it only looks.
     support: full
