@@ -40,7 +40,7 @@ async def meet(directory: Path, own: str, count: int, wait_seconds: float = _WAI
 def main(arguments: t.Sequence[str]) -> int:
     """DIRECTORY NAME COUNT, then the options of vllm bench serve."""
     directory, own, count = Path(arguments[0]), arguments[1], int(arguments[2])
-    serve = importlib.import_module("vllm.benchmarks.serve")
+    serve: t.Any = importlib.import_module("vllm.benchmarks.serve")
     load = serve.benchmark
 
     async def together(*given: t.Any, **named: t.Any) -> t.Any:

@@ -12,13 +12,13 @@ Prints one JSON object. numba, which vLLM depends on, compiles the chase of poin
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import statistics
 import sys
 import time
 import typing as t
+from importlib import import_module
 
 MIB = 2**20
 
@@ -42,7 +42,7 @@ def memory(buffer_mib: int) -> dict[str, t.Any]:
 
 def triad(buffer_mib: int) -> float:
     """GiB/s of a = b + s * c, three buffers; the median of nine passes."""
-    torch = importlib.import_module("torch")
+    torch = import_module("torch")
     torch.set_num_threads(threads())
     a, b, c = (torch.ones(buffer_mib * MIB // 8, dtype=torch.float64) for _name in "abc")
     seconds = timed(lambda: torch.add(b, c, alpha=3.0, out=a), passes=9)
@@ -52,8 +52,8 @@ def triad(buffer_mib: int) -> float:
 def latency(buffer_mib: int) -> dict[str, t.Any]:
     """Nanoseconds from one load to the next that needs its answer, along a random cycle through the buffer."""
     try:
-        numba = importlib.import_module("numba")
-        numpy = importlib.import_module("numpy")
+        numba = import_module("numba")
+        numpy = import_module("numpy")
     except ImportError as error:
         return {"nanoseconds": None, "why": f"no latency: {error}"}
     line = 8  # a step for every cache line of 64 bytes, so that none answers twice
@@ -62,13 +62,13 @@ def latency(buffer_mib: int) -> dict[str, t.Any]:
     cycle = numpy.zeros(count * line, dtype=numpy.int64)
     cycle[order] = numpy.roll(order, -1)
 
-    @numba.njit  # type: ignore[misc, unused-ignore]  # numba has no types
-    def chase(cycle: t.Any, steps: int) -> int:
+    def walk(cycle: t.Any, steps: int) -> int:
         at = 0
         for _step in range(steps):
             at = cycle[at]
         return at
 
+    chase = numba.njit(walk)
     steps = min(count, 2_000_000)
     chase(cycle, 10)
     return {"nanoseconds": round(timed(lambda: chase(cycle, steps), passes=5) / steps * 1e9, 2)}
@@ -76,12 +76,12 @@ def latency(buffer_mib: int) -> dict[str, t.Any]:
 
 def linear(size: int, seconds: int, wanted_threads: int) -> dict[str, t.Any]:
     """Milliseconds of one pass of torch.nn.Linear, the median of as many as fit into ``seconds``."""
-    torch = importlib.import_module("torch")
+    torch = import_module("torch")
     torch.set_num_threads(wanted_threads)
     torch.manual_seed(0)
     layer = torch.nn.Linear(size, size)
     given = torch.randn(64, size)
-    passes = []
+    passes: list[float] = []
     with torch.inference_mode():
         for _warm_up in range(5):
             layer(given)
@@ -95,7 +95,7 @@ def linear(size: int, seconds: int, wanted_threads: int) -> dict[str, t.Any]:
 
 def gpu(buffer_mib: int) -> dict[str, t.Any]:
     """GiB/s of copies between pinned host memory and the one visible GPU."""
-    torch = importlib.import_module("torch")
+    torch = import_module("torch")
     if not torch.cuda.is_available():
         return {"to_gpu_gib_per_second": None, "why": "torch sees no GPU"}
     host = torch.ones(buffer_mib * MIB, dtype=torch.uint8).pin_memory()

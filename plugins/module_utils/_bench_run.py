@@ -311,7 +311,7 @@ class Service:
             for instance in self._work.instances
         ]
         found = read_placement(Host("/"), entries, 0, run)["instances"]
-        known = [one["own_locality_percent"] for one in found if one["own_locality_percent"] is not None]
+        known: list[float] = [one["own_locality_percent"] for one in found if one["own_locality_percent"] is not None]
         return min(known) if len(known) == len(found) else None
 
 
@@ -340,7 +340,7 @@ def summary(results: t.Sequence[t.Mapping[str, t.Any]]) -> dict[str, t.Any]:
         return round(statistics.fmean(result[key] for result in results), 3)
 
     def worst(key: str) -> float:
-        return round(max(result[key] for result in results), 3)
+        return round(max(float(result[key]) for result in results), 3)
 
     return {
         "tokens_per_second": round(sum(result["output_throughput"] for result in results), 3),

@@ -158,7 +158,7 @@ def _keep(verdicts: Sequence[Mapping[str, t.Any]]) -> list[str]:
 def _spread(values: Sequence[float]) -> dict[str, float]:
     if not values:
         return {}
-    return {"median": statistics.median(values), "least": min(values), "most": max(values)}
+    return {"median": round(statistics.median(values), 3), "least": min(values), "most": max(values)}
 
 
 def _medians(rounds: Sequence[Mapping[str, float | None]]) -> dict[str, dict[str, float]]:

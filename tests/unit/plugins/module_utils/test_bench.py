@@ -354,7 +354,7 @@ def test_a_probe_without_numba_gives_no_latency_and_says_why(
     def absent(name: str) -> t.NoReturn:
         raise ImportError(f"No module named {name!r}")
 
-    monkeypatch.setattr(_bench_probe.importlib, "import_module", absent)
+    monkeypatch.setattr(_bench_probe, "import_module", absent)
     assert _bench_probe.main(["memory", "64"]) == 0
     assert json.loads(capsys.readouterr().out) == {
         "gib_per_second": 11.5,
