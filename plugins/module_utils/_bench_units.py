@@ -114,7 +114,8 @@ class Units:
     def stop(self, names: t.Sequence[str]) -> None:
         """Stop these units and wait until they are gone."""
         if names:
-            self._systemd.change("stop", names, "--no-block")
+            # systemd has forgotten a unit that ended by itself, and refuses to stop it: what is left is seen below.
+            self._run(("systemctl", "stop", "--no-block", "--", *names), _STOP_SECONDS)
             left = self._systemd.wait(names, lambda unit: unit.down, _STOP_SECONDS * 2)
             still = [name for name, unit in left.items() if not unit.down]
             if still:
@@ -214,10 +215,14 @@ class Units:
         ]
 
     def _said(self, unit: str) -> str:
-        """The lines that name an error, else the last ones."""
-        lines = [text for _invocation, text in self._systemd.journal(unit, 200) if text.strip()]
-        errors = [text for text in lines if "Error" in text or "error:" in text]
-        return " | ".join((errors[:2] + errors[-2:]) if len(errors) > 4 else errors or lines[-4:]) or "it said nothing"
+        """Of this start the first and the last line that name an error, with what follows; else the last ones."""
+        journal = self._systemd.journal(unit, 300)
+        lines = [text for invocation, text in journal if invocation == journal[-1][0] and text.strip()]
+        errors = [i for i, text in enumerate(lines) if "Error" in text and "WARNING" not in text]
+        if not errors:
+            return " | ".join(lines[-4:]) or "it said nothing"
+        shown = sorted({errors[0], *range(errors[-1], min(errors[-1] + 3, len(lines)))})
+        return " | ".join(lines[i] for i in shown)
 
     @staticmethod
     def _write_secret(path: Path, content: str) -> None:

@@ -12,7 +12,12 @@ import typing as t
 
 import pytest
 
-from ansible_collections.numapin.inference.plugins.module_utils import _bench_client, _bench_probe, _bench_run
+from ansible_collections.numapin.inference.plugins.module_utils import (
+    _bench_client,
+    _bench_probe,
+    _bench_run,
+    _bench_units,
+)
 from ansible_collections.numapin.inference.plugins.module_utils._bench_plan import (
     BenchmarkError,
     Machine,
@@ -335,6 +340,53 @@ def test_a_process_that_fails_says_its_last_lines() -> None:
     units = Units("vllm", "/python", 600, lambda _argv, _timeout: Result(1, "", "a\nModuleNotFoundError: torch\n"))
     with pytest.raises(BenchmarkError, match=r"probe-m-n0.service failed \(exit status 1\): a | ModuleNotFoundError"):
         units.probe(put("local", instance(0))[0], "linear")
+
+
+GONE = "LoadState=not-found\nActiveState=inactive\nSubState=dead\n"
+STUCK = "LoadState=loaded\nActiveState=active\nSubState=running\nMainPID=7\n"
+
+
+def stopping(state: str) -> Units:
+    """Units whose systemd refuses to stop anything, as it does with one that it has forgotten."""
+
+    def run(argv: Sequence[str], timeout_seconds: float) -> Result:
+        if argv[1] == "show":
+            return Result(0, state, "")
+        return Result(5, "", "Failed to stop: Unit not loaded.")
+
+    return Units("vllm", "/python", 600, run)
+
+
+def test_a_unit_that_ended_by_itself_is_stopped() -> None:
+    stopping(GONE).stop(["numapin-benchmark-local-m-n0.service"])
+
+
+def test_why_an_instance_ended_is_told_of_this_start_alone() -> None:
+    said = [
+        ("old", "RuntimeError: an earlier one"),
+        ("new", "WARNING OSError: [Errno 24] Too many open files"),
+        ("new", "ValidationError: 1 validation error for ModelConfig"),
+        ("new", "  max_model_len is too large"),
+        ("new", "  for further information visit"),
+        ("new", "bye"),
+    ]
+    entries = [json.dumps({"_SYSTEMD_INVOCATION_ID": start, "MESSAGE": text}) for start, text in said]
+
+    def run(argv: Sequence[str], timeout_seconds: float) -> Result:
+        return Result(0, "\n".join(entries) if argv[0] == "journalctl" else GONE, "")
+
+    with pytest.raises(BenchmarkError) as caught:
+        Units("vllm", "/python", 600, run).wait_until_ready("u.service", 1, 5)
+    assert str(caught.value) == (
+        "u.service ended before it answered: ValidationError: 1 validation error for ModelConfig |"
+        "   max_model_len is too large |   for further information visit"
+    )
+
+
+def test_a_unit_that_goes_on_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_bench_units, "_STOP_SECONDS", 0)
+    with pytest.raises(BenchmarkError, match="not stopped within 0 s: numapin-benchmark-local"):
+        stopping(STUCK).stop(["numapin-benchmark-local-m-n0.service"])
 
 
 def test_a_second_benchmark_of_the_host_is_refused(tmp_path: Path) -> None:
