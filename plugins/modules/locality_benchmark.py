@@ -240,7 +240,11 @@ def main() -> t.NoReturn:
             "reserved_cpus": {"type": "str", "default": ""},
             "use_serving": {"type": "bool", "default": False},
             "clean_up_only": {"type": "bool", "default": False},
-            **{name: {"type": "int", "default": default} for name, (default, _least) in _NUMBERS.items()},
+            # Numbers of tokens of a text: nothing here is a secret.
+            **{
+                name: {"type": "int", "default": default, "no_log": False}
+                for name, (default, _least) in _NUMBERS.items()
+            },
         },
         supports_check_mode=True,
     )
