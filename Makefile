@@ -58,8 +58,8 @@ lab-down: ## stop them
 # make test has two lanes that run beside each other and take about as long: in one what needs machines of the lab, in the other
 # what needs the built collection or containers; the rest fills up. They share nothing but .venv and the system's packages. The two
 # scenarios take most of the memory, so that one comes early and one late.
-HERE := lint types unit-tree documents docs units sanity importer release-test nginx integration molecule
-LAB := lab-machines molecule-lab lab-facts lab-irqs lab-tuning oracle engine fuzz-some report-test monitoring
+HERE := lint types unit-tree documents units sanity importer nginx integration molecule
+LAB := lab-machines molecule-lab lab-facts lab-irqs lab-tuning oracle engine fuzz-some report-test monitoring docs release-test
 
 .PHONY: test check
 test: $(ENVIRONMENT) $(DEV) ## everything, in two lanes beside each other
