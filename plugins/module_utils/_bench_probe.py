@@ -26,7 +26,8 @@ MIB = 2**20
 def main(arguments: t.Sequence[str]) -> int:
     """Run the measurement that the first argument names with the numbers that follow."""
     measure: dict[str, t.Callable[..., dict[str, t.Any]]] = {"memory": memory, "linear": linear, "gpu": gpu}
-    print(json.dumps(measure[arguments[0]](*(int(number) for number in arguments[1:]))))
+    found = measure[arguments[0]](*(int(number) for number in arguments[1:]))
+    sys.stdout.write(f"{json.dumps(found)}\n")
     return 0
 
 
@@ -126,4 +127,4 @@ def timed(work: t.Callable[[], t.Any], passes: int) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    raise SystemExit(main(sys.argv[1:]))

@@ -22,12 +22,12 @@ import shutil
 import socket
 import time
 import typing as t
-import urllib.request
 from pathlib import Path
 
 from ansible_collections.numapin.inference.plugins.module_utils._bench_plan import BenchmarkError, Placed
 from ansible_collections.numapin.inference.plugins.module_utils._commands import CommandError, Runner, run
 from ansible_collections.numapin.inference.plugins.module_utils._program import sources
+from ansible_collections.numapin.inference.plugins.module_utils._readiness import request
 from ansible_collections.numapin.inference.plugins.module_utils._systemd import Systemd
 
 PREFIX = "numapin-benchmark-"
@@ -148,8 +148,7 @@ class Units:
         """Return when an instance answers; BenchmarkError with what it said when it does not."""
         end = time.monotonic() + timeout_seconds
         while time.monotonic() < end:
-            url = f"http://127.0.0.1:{port}/health"
-            with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):
+            if request(f"http://127.0.0.1:{port}/health", None, None, 5)[0] == 200:
                 return
             if self._systemd.show([unit])[unit].down:
                 raise BenchmarkError(f"{unit} ended before it answered: {self._said(unit)}")

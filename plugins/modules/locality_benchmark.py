@@ -199,13 +199,14 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-# Run on the host as files of their own; Ansible sends what is imported.
-from ansible_collections.numapin.inference.plugins.module_utils import _bench_client, _bench_probe  # noqa: F401 - see above
+from ansible_collections.numapin.inference.plugins.module_utils import _bench_client, _bench_probe
 from ansible_collections.numapin.inference.plugins.module_utils._bench_plan import PLACEMENTS, BenchmarkError
 from ansible_collections.numapin.inference.plugins.module_utils._bench_run import PARTS, Settings, measure, plan, told
 from ansible_collections.numapin.inference.plugins.module_utils._bench_units import Units
 from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
 
+# Run on the host as files of their own; Ansible sends what is imported.
+_SENT = (_bench_client, _bench_probe)
 _DEFAULT_PLACEMENTS = ["local", "remote", "floating", "vllm"]
 # name: default, least
 _NUMBERS = {
