@@ -246,8 +246,8 @@ def test_restored(lab: Lab) -> None:
     answer = lab.module(state="restored")
     assert answer["changed"] is True
     now = lab.requests()
-    ours = [key for key in lab.placed if now.get(key) != lab.before[key]]
-    assert ours == []
+    wrong = {key: f"{now.get(key)}, not {lab.before[key]}" for key in lab.placed if now.get(key) != lab.before[key]}
+    assert wrong == {}
     assert lab.shell("cat /etc/default/irqbalance") == lab.environment
     left = lab.shell(
         f"ls -d /usr/local/lib/numapin /etc/numapin /var/lib/numapin /etc/systemd/system/{UNIT} 2>&1 || true"
