@@ -247,4 +247,5 @@ def _gauges(url: str) -> tuple[int | None, int | None]:
     if status == 200:
         for gauge, value in _GAUGE.findall(text):
             sums[gauge] = sums.get(gauge, 0) + float(value)
-    return tuple(None if gauge not in sums else int(sums[gauge]) for gauge in ("running", "waiting"))  # type: ignore[return-value]
+    running, waiting = (None if gauge not in sums else int(sums[gauge]) for gauge in ("running", "waiting"))
+    return running, waiting

@@ -30,6 +30,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "containers"))
 
+# Importable only now (E402): a script finds what lies beside it through the path that was just set.
 import load  # noqa: E402
 from fleet import hosts, inventory, service, vllm  # noqa: E402
 from fleet.console import FleetError, say, show, step  # noqa: E402

@@ -22,6 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "build" / "dev"))
 
+# Importable only now (E402): a script finds what lies beside it through the path that was just set.
 from ansible_collections.numapin.inference.plugins.filter.plan_instances import plan_instances  # noqa: E402
 from ansible_collections.numapin.inference.tests.unit.plugins.plugin_utils.machines import (  # noqa: E402
     connect,

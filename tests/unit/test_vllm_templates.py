@@ -18,6 +18,8 @@ import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 
+from ansible_collections.numapin.inference.plugins.module_utils._bench_plan import LOCAL, Machine, Placed, placed
+from ansible_collections.numapin.inference.plugins.module_utils._bench_units import placement_properties
 from ansible_collections.numapin.inference.plugins.plugin_utils._planner import plan_host
 from ansible_collections.numapin.inference.tests.unit.plugins.plugin_utils.machines import (
     Facts,
@@ -276,3 +278,26 @@ def test_what_cannot_be_bound_or_named_is_refused_in_the_plan(numa: bool, option
     assert said in refusals
     # Nothing at all is None there, as in the role.
     assert bool(said) is (refusals.strip() not in ("", "None"))
+
+
+@pytest.mark.parametrize(
+    ("facts", "keys"),
+    [
+        (eight_gpus(), {"tensor_parallel_size": 2}),
+        (eight_gpus(), {"memory_policy": "preferred"}),
+        (cpu_only(), {"device": "cpu"}),
+    ],
+    ids=["gpus", "preferred", "cpu"],
+)
+def test_the_benchmark_measures_the_placement_that_is_deployed(facts: Facts, keys: dict[str, t.Any]) -> None:
+    """The role's template and the benchmark's transient units say the same of one instance, each in its own words."""
+    (where,) = placed(Machine(facts), [first_instance(facts, **keys)], LOCAL)
+    assert isinstance(where, Placed)
+    deployed = placement(facts, **keys)
+    measured = dict(row.split("=", 1) for row in placement_properties(where))
+    fence = {"CPUAffinity", "NUMAPolicy", "NUMAMask", "AllowedCPUs", "AllowedMemoryNodes"}
+    assert measured == {key: value for key, value in deployed.items() if key in fence}
+    assert where.environment == {key: deployed[key] for key in where.environment}
+    assert where.environment.keys() >= {
+        key for key in deployed if key.startswith(("CUDA_", "CPU_VISIBLE", "VLLM_CPU_OMP"))
+    }

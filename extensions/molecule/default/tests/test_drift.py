@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import typing as t
 
-import pytest
-from site_runs import run_playbook
+from site_runs import cpus_to_stray_to, run_playbook
 
 
 def test_a_thread_moved_by_hand_is_named(site: t.Any) -> None:
     name, entry = site.instances()[0]
     host = site.hosts[name]
-    online = host.check_output("cat /sys/devices/system/cpu/online")
-    if online == entry["cpus"]:
-        pytest.skip(f"every CPU of this machine ({online}) is planned: there is nowhere to stray to")
+    online = cpus_to_stray_to(host, entry)
     pid = host.check_output(f"systemctl show --value --property=MainPID {entry['unit']}")
     tid = host.check_output(f"ls /proc/{pid}/task | sort -n | tail -n 1")
     host.check_output(f"taskset -cp {online} {tid}")

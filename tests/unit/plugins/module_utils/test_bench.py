@@ -391,9 +391,12 @@ def test_a_unit_that_goes_on_is_an_error(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_second_benchmark_of_the_host_is_refused(tmp_path: Path) -> None:
     first, second = (Units("vllm", "/python", 600) for _number in range(2))
-    with first.alone(tmp_path / "lock"), pytest.raises(BenchmarkError, match="another benchmark runs"):  # noqa: SIM117
-        with second.alone(tmp_path / "lock"):
-            pass
+    with (
+        first.alone(tmp_path / "lock"),
+        pytest.raises(BenchmarkError, match="another benchmark runs"),
+        second.alone(tmp_path / "lock"),
+    ):
+        pass
     with second.alone(tmp_path / "lock"):
         pass
 
