@@ -18,7 +18,7 @@ import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 
-from ansible_collections.numapin.inference.plugins.module_utils._bench_plan import LOCAL, Machine, Placed, placed
+from ansible_collections.numapin.inference.plugins.module_utils._bench_plan import LOCAL, Machine, placed
 from ansible_collections.numapin.inference.plugins.module_utils._bench_units import placement_properties
 from ansible_collections.numapin.inference.plugins.plugin_utils._planner import plan_host
 from ansible_collections.numapin.inference.tests.unit.plugins.plugin_utils.machines import (
@@ -291,8 +291,9 @@ def test_what_cannot_be_bound_or_named_is_refused_in_the_plan(numa: bool, option
 )
 def test_the_benchmark_measures_the_placement_that_is_deployed(facts: Facts, keys: dict[str, t.Any]) -> None:
     """The role's template and the benchmark's transient units say the same of one instance, each in its own words."""
-    (where,) = placed(Machine(facts), [first_instance(facts, **keys)], LOCAL)
-    assert isinstance(where, Placed)
+    found = placed(Machine(facts), [first_instance(facts, **keys)], LOCAL)
+    assert isinstance(found, list), found
+    (where,) = found
     deployed = placement(facts, **keys)
     measured = dict(row.split("=", 1) for row in placement_properties(where))
     fence = {"CPUAffinity", "NUMAPolicy", "NUMAMask", "AllowedCPUs", "AllowedMemoryNodes"}
