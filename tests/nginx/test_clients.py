@@ -204,6 +204,23 @@ def test_the_clients_key_ends_at_nginx_and_vllm_sees_its_own(guarded: Balancer, 
     assert ALICE not in str(seen)
 
 
+@pytest.mark.parametrize(
+    ("authorization", "status"),
+    [
+        (f"bearer {ALICE}", 200),
+        (f"BEARER   {ALICE}", 200),
+        (f"Bearer {ALICE} {ALICE}", 401),
+        (f"Bearer{ALICE}", 401),
+        (f"Basic {ALICE}", 401),
+        (ALICE, 401),
+        ("Bearer", 401),
+    ],
+)
+def test_how_a_key_may_be_said(guarded: Balancer, authorization: str, status: int) -> None:
+    header = {"Authorization": authorization}
+    assert guarded.request("POST", "/v1/completions", b"{}", header, guarded.tls_port)[0] == status
+
+
 def test_the_log_names_the_client(guarded: Balancer) -> None:
     ask(guarded, ALICE, "/v1/embeddings")
     line = guarded.logged("/v1/embeddings")
