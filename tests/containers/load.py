@@ -66,6 +66,7 @@ def main() -> int:
         default="uniform",
         help="how lengths are spread; log: as many between 1 and 10 as between 100 and 1,000",
     )
+    parser.add_argument("--per-second", type=float, help="begin so many requests a second at most")
     parser.add_argument("--until", help="go on after --requests as well, until this file exists")
     parser.add_argument("--seed", type=int, default=1, help="of the mix of lengths")
     parser.add_argument("--stop-when-refused", action="store_true", help="a client ends at its first HTTP 401")
@@ -91,6 +92,8 @@ def main() -> int:
 
     def work() -> None:
         while (request := more()) is not None:
+            if given.per_second:
+                time.sleep(max(0.0, started + request[0] / given.per_second - time.monotonic()))
             answer = complete(*request, given.url, given.model, api_key, given.timeout)
             with lock:
                 answers.append(answer)

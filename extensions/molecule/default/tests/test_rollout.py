@@ -30,7 +30,8 @@ def test_a_rollout_under_load_loses_nothing(site: t.Any, tmp_path: pathlib.Path)
     stop = tmp_path / "stop"
     # Few and not too long: the load takes the processors from the instance that starts. Thousands of long ones are what
     # `make rollout-load` sends.
-    load = start_load(site, "--concurrency=4", "--min-tokens=1", "--max-tokens=500", "--lengths=log", f"--until={stop}")
+    lengths = ("--min-tokens=1", "--max-tokens=500", "--lengths=log")
+    load = start_load(site, "--requests=100", "--concurrency=4", "--per-second=3", *lengths, f"--until={stop}")
     try:
         run = run_playbook("inference.yml", f"--extra-vars=@{variables}")
     finally:
