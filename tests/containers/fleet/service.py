@@ -46,14 +46,16 @@ def up(
     make_api_key(purpose)
     reserved = cpus.reserved_for_each(len(inference_hosts))
     own = {name: {"vllm_reserved_cpus": text} for name, text in zip(inference_hosts, reserved, strict=True)}
+    balancing: dict[str, t.Any] = {"load_balancer_port": PORT, "load_balancer_upstream_header": True}
     if purpose == "molecule":
         # The role has to install numactl there: the image has none.
         own[inference_hosts[1]]["vllm_binding"] = "numactl"
+        balancing |= {"load_balancer_hardening": True, "load_balancer_exporter": True}
     files = inventory.write(
         purpose,
         running,
         {
-            "load_balancers": {"load_balancer_port": PORT, "load_balancer_upstream_header": True},
+            "load_balancers": balancing,
             "all": {"vllm_api_key": "{{ lookup('ansible.builtin.file', inventory_dir ~ '/api_key') }}"},
             "inference": {
                 "vllm_models": models(double=python != VLLM_PYTHON),
