@@ -36,9 +36,13 @@ help: ## show these targets
 
 ## The user's part
 
-.PHONY: demo demo-down
+.PHONY: demo demo-down demo-artefact
 demo: $(ENVIRONMENT) $(DEV) ## two inference hosts and a balancer in containers, real vLLM, one streamed answer
 	@tests/containers/demo up
+
+demo-artefact: $(ENVIRONMENT) ## the same, deployed by the built artefact from an empty environment, as the README installs it
+	@$(BIN)/python tests/artefact/installed.py build/installed
+	@NUMAPIN_INSTALLED=build/installed tests/containers/demo up
 
 demo-down: $(ENVIRONMENT) $(DEV) ## remove the demo
 	@tests/containers/demo down
@@ -58,7 +62,7 @@ lab-down: ## stop them
 # make test has two lanes that run beside each other and take about as long: in one what needs machines of the lab, in the other
 # what needs the built collection or containers; the rest fills up. They share nothing but .venv and the system's packages. The two
 # scenarios take most of the memory, so that one comes early and one late.
-HERE := lint types unit-tree documents units sanity importer nginx integration molecule
+HERE := lint types unit-tree documents artefact units sanity importer nginx integration molecule
 LAB := lab-machines molecule-lab lab-facts lab-irqs lab-tuning oracle engine fuzz-some report-test monitoring docs release-test
 
 .PHONY: test check
@@ -105,10 +109,13 @@ matrix: $(ENVIRONMENT) $(DEV) ## units and syntax check with every supported ans
 unit-tree: $(ENVIRONMENT) $(DEV)
 	@$(STEP) 2m "pytest: unit tests of what only the working tree has" pytest -q tests/unit/test_example_fleet.py
 
-.PHONY: documents tables
+.PHONY: documents tables artefact
 documents: $(ENVIRONMENT) $(DEV) ## what pages say is so: blocks, names, links, variables; what the artefact holds
 	@$(STEP) 1m "pages: the table of every variable" $(BIN)/python tools/role_tables.py --check
 	@$(STEP) 2m "pytest: pages and artefact" pytest -q tests/documents
+
+artefact: $(ENVIRONMENT) $(DEV) ## the artefact, installed by the README's words into an empty environment, without the checkout
+	@$(STEP) 3m "pytest: the artefact as users have it" pytest -q tests/artefact
 
 tables: $(ENVIRONMENT) ## write the table of every variable into each role's README
 	@$(BIN)/python tools/role_tables.py

@@ -13,7 +13,7 @@ import time
 
 from fleet import service
 from fleet.console import STARTED, run, say, show, step
-from fleet.settings import CONTAINERS, REPOSITORY, Settings, ansible_playbook
+from fleet.settings import CONTAINERS, Settings, ansible_playbook
 
 QUESTION = "Where does a pinned thread find its memory?"
 
@@ -22,10 +22,8 @@ def run_demo(settings: Settings) -> None:
     """Bring the hosts up, run site.yml on them, show what it did, stream one answer."""
     ready = service.up("demo", settings)
     files, url = ready.files, ready.url
-    command, environment = ansible_playbook(
-        f"--inventory={files.inventory}", str(REPOSITORY / "playbooks" / "site.yml")
-    )
-    with step("Running playbooks/site.yml on them"):
+    command, environment = ansible_playbook(f"--inventory={files.inventory}", "numapin.inference.site")
+    with step("Running site.yml on them"):
         show(command, timeout_seconds=1800, environment=environment)
     command, environment = ansible_playbook(f"--inventory={files.inventory}", str(CONTAINERS / "show.yml"))
     with step("Reading what runs where"):
