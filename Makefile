@@ -62,7 +62,7 @@ lab-down: ## stop them
 # make test has two lanes that run beside each other and take about as long: in one what needs machines of the lab, in the other
 # what needs the built collection or containers; the rest fills up. They share nothing but .venv and the system's packages. The two
 # scenarios take most of the memory, so that one comes early and one late.
-HERE := lint types unit-tree documents artefact units sanity importer nginx integration molecule
+HERE := lint types unit-tree documents artefact matrix-some units sanity importer nginx integration molecule
 LAB := lab-machines molecule-lab lab-facts lab-irqs lab-tuning oracle engine fuzz-some report-test monitoring docs release-test
 
 .PHONY: test check
@@ -101,9 +101,12 @@ types: $(ENVIRONMENT) $(DEV) ## mypy, strict
 unit: $(ENVIRONMENT) $(DEV) ## unit tests with plain pytest
 	@$(STEP) 5m "pytest: unit tests" pytest -n auto --dist worksteal -q
 
-.PHONY: matrix
+.PHONY: matrix matrix-some
 matrix: $(ENVIRONMENT) $(DEV) ## units and syntax check with every supported ansible-core and Python; CELLS="2.20 2.21-3.13" for some
 	@$(STEP) 90m "ansible-core and Python, each with each" $(BIN)/python tools/matrix.py $(CELLS)
+
+matrix-some: $(ENVIRONMENT) $(DEV)
+	@$(STEP) 5m "ansible-core and Python: some of make matrix" $(BIN)/python tools/matrix.py --some
 
 # ansible-test (units) runs the same ones on the built collection; make test leaves to pytest what is not in that.
 unit-tree: $(ENVIRONMENT) $(DEV)
