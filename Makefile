@@ -132,12 +132,14 @@ nginx: $(ENVIRONMENT) $(DEV) ## the balancer's configuration in a real nginx, on
 	@$(STEP) 10m "pytest: the balancer in a real nginx" tools/nginx pytest -q tests/nginx
 
 .PHONY: fuzz fuzz-some
-fuzz: $(ENVIRONMENT) $(DEV) ## 10,000 randomly damaged trees: facts or a clear error, in 1 s and 200 MiB each
+fuzz: $(ENVIRONMENT) $(DEV) ## 10,000 randomly damaged trees, 400 calls of each module with wrong arguments: a result or a clear error
 	@$(STEP) 15m "damaged trees" $(BIN)/python tests/fuzz/damaged_trees.py
+	@$(STEP) 15m "modules with wrong arguments" $(BIN)/python tests/fuzz/module_arguments.py
 
 # The same ones in every run, so that a change is judged by itself; make fuzz looks for new ones.
-fuzz-some: $(ENVIRONMENT) $(DEV) ## the same with 3,000 of them
+fuzz-some: $(ENVIRONMENT) $(DEV) ## the same with 3,000 trees and 30 calls
 	@$(STEP) 10m "damaged trees, some" $(BIN)/python tests/fuzz/damaged_trees.py --seed 960481854 --count 3000
+	@$(STEP) 5m "modules with wrong arguments, some" $(BIN)/python tests/fuzz/module_arguments.py --seed 960481854 --count 30
 
 .PHONY: report-browser report-test report-images
 report-browser: $(ENVIRONMENT) $(DEV)
