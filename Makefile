@@ -63,7 +63,7 @@ lab-down: ## stop them
 # what needs the built collection or containers; the rest fills up. They share nothing but .venv and the system's packages. The two
 # scenarios take most of the memory, so that one comes early and one late.
 HERE := lint types unit-tree documents artefact matrix-some units sanity importer nginx integration molecule
-LAB := lab-machines molecule-lab lab-facts lab-irqs lab-tuning oracle engine fuzz-some report-test monitoring docs release-test
+LAB := lab-machines molecule-lab lab-facts lab-irqs lab-tuning oracle engine fuzz-some fleet report-test monitoring docs release-test
 
 .PHONY: test check
 test: $(ENVIRONMENT) $(DEV) ## everything, in two lanes beside each other
@@ -154,6 +154,10 @@ report-images: report-browser ## the same, and its pictures go into docs/images
 .PHONY: monitoring
 monitoring: $(ENVIRONMENT) $(DEV) ## rules, dashboards and scrape configuration with a real Prometheus, on loopback
 	@$(STEP) 5m "pytest: Prometheus, rules, dashboards" tools/prometheus pytest -q tests/monitoring
+
+.PHONY: fleet
+fleet: $(ENVIRONMENT) $(DEV) ## site.yml on doubles of hosts: nothing to change, another strategy, hosts that go away
+	@$(STEP) 5m "pytest: site.yml on doubles of hosts" pytest -q -n 2 tests/fleet
 
 .PHONY: oracle
 oracle: $(ENVIRONMENT) $(DEV) ## the topology reader against hwloc, on the machines captured for hwloc's own tests

@@ -4,8 +4,8 @@
 
 """A double of hosts: every module is answered as a host answers it that is as wanted, without a process of its own.
 
-What a fleet costs the controller is measured with it (tests/figures/fleet_cost.py). A module that it does not know is
-an error, so that no new one goes unmeasured.
+What a fleet costs the controller is measured with it (tests/figures/fleet_cost.py), and what becomes of a run when a
+host goes away in the middle (tests/fleet). A module that it does not know is an error, so that no new one goes unseen.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import ast
 import json
 import os
 import re
-import time
 import typing as t
 from pathlib import Path
 
@@ -37,7 +36,8 @@ Answer = dict[str, t.Any]
 GIVEN = re.compile(r"^\s*(module_fqn|params)=(['\"].*),$", re.MULTILINE)
 # One process for each task of each host: what one host remembers is in a file.
 DIRECTORY = Path(os.environ["NUMAPIN_FLEET_DIRECTORY"])
-SECONDS = float(os.environ.get("NUMAPIN_FLEET_SECONDS", "0"))
+# ADDRESS:MODULE: from the moment on that this module is to run there, that host does not answer any more.
+GONE = os.environ.get("NUMAPIN_FLEET_GONE", "")
 
 
 class Connection(ConnectionBase):
@@ -59,10 +59,14 @@ class Connection(ConnectionBase):
         module = given["module_fqn"].rpartition(".")[2]
         if module not in ANSWERS:
             raise AnsibleConnectionFailure(f"this double does not know the module {module}: add its answer")
+        host = self._play_context.remote_addr
+        gone = DIRECTORY / f"{host}.gone"
+        if f"{host}:{module}" == GONE:
+            gone.touch()
+        if gone.exists():
+            raise AnsibleConnectionFailure(f"{host} does not answer: this double was told to go away")
         arguments = json.loads(given["params"])["ANSIBLE_MODULE_ARGS"]
-        if SECONDS:
-            time.sleep(SECONDS)
-        answer = {"changed": False, **ANSWERS[module](arguments, self._play_context.remote_addr)}
+        answer = {"changed": False, **ANSWERS[module](arguments, host)}
         return 0, json.dumps(answer).encode(), b""
 
     def put_file(self, in_path: str, out_path: str) -> None:
