@@ -40,9 +40,10 @@ help: ## show these targets
 demo: $(ENVIRONMENT) $(DEV) ## two inference hosts and a balancer in containers, real vLLM, one streamed answer
 	@tests/containers/demo up
 
-demo-artefact: $(ENVIRONMENT) ## the same, deployed by the built artefact from an empty environment, as the README installs it
+demo-artefact: $(ENVIRONMENT) ## the same for a moment, deployed by the built artefact as the README installs it
 	@$(BIN)/python tests/artefact/installed.py build/installed
-	@NUMAPIN_INSTALLED=build/installed tests/containers/demo up
+	@NUMAPIN_INSTALLED=build/installed python3 tests/containers demo artefact-demo; status=$$?; \
+		python3 tests/containers down artefact-demo; exit $$status
 
 demo-down: $(ENVIRONMENT) $(DEV) ## remove the demo
 	@tests/containers/demo down
