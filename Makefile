@@ -36,9 +36,14 @@ help: ## show these targets
 
 ## The user's part
 
-.PHONY: demo demo-down
+.PHONY: demo demo-down demo-artefact
 demo: $(ENVIRONMENT) $(DEV) ## two inference hosts and a balancer in containers, real vLLM, one streamed answer
 	@tests/containers/demo up
+
+demo-artefact: $(ENVIRONMENT) ## the same for a moment, deployed by the built artefact as the README installs it
+	@$(BIN)/python tests/artefact/installed.py build/installed
+	@NUMAPIN_INSTALLED=build/installed python3 tests/containers demo artefact-demo; status=$$?; \
+		python3 tests/containers down artefact-demo; exit $$status
 
 demo-down: $(ENVIRONMENT) $(DEV) ## remove the demo
 	@tests/containers/demo down
@@ -58,8 +63,8 @@ lab-down: ## stop them
 # make test has two lanes that run beside each other and take about as long: in one what needs machines of the lab, in the other
 # what needs the built collection or containers; the rest fills up. They share nothing but .venv and the system's packages. The two
 # scenarios take most of the memory, so that one comes early and one late.
-HERE := lint types unit-tree documents units sanity importer nginx integration molecule
-LAB := lab-machines molecule-lab lab-facts lab-irqs lab-tuning oracle engine fuzz-some report-test monitoring docs release-test
+HERE := lint types unit-tree documents artefact matrix-some units sanity importer nginx integration molecule
+LAB := lab-machines molecule-lab lab-facts lab-irqs lab-tuning oracle engine fuzz-some fleet report-test monitoring docs release-test
 
 .PHONY: test check
 test: $(ENVIRONMENT) $(DEV) ## everything, in two lanes beside each other
@@ -97,18 +102,24 @@ types: $(ENVIRONMENT) $(DEV) ## mypy, strict
 unit: $(ENVIRONMENT) $(DEV) ## unit tests with plain pytest
 	@$(STEP) 5m "pytest: unit tests" pytest -n auto --dist worksteal -q
 
-.PHONY: matrix
+.PHONY: matrix matrix-some
 matrix: $(ENVIRONMENT) $(DEV) ## units and syntax check with every supported ansible-core and Python; CELLS="2.20 2.21-3.13" for some
 	@$(STEP) 90m "ansible-core and Python, each with each" $(BIN)/python tools/matrix.py $(CELLS)
+
+matrix-some: $(ENVIRONMENT) $(DEV)
+	@$(STEP) 5m "ansible-core and Python: some of make matrix" $(BIN)/python tools/matrix.py --some
 
 # ansible-test (units) runs the same ones on the built collection; make test leaves to pytest what is not in that.
 unit-tree: $(ENVIRONMENT) $(DEV)
 	@$(STEP) 2m "pytest: unit tests of what only the working tree has" pytest -q tests/unit/test_example_fleet.py
 
-.PHONY: documents tables
+.PHONY: documents tables artefact
 documents: $(ENVIRONMENT) $(DEV) ## what pages say is so: blocks, names, links, variables; what the artefact holds
 	@$(STEP) 1m "pages: the table of every variable" $(BIN)/python tools/role_tables.py --check
 	@$(STEP) 2m "pytest: pages and artefact" pytest -q tests/documents
+
+artefact: $(ENVIRONMENT) $(DEV) ## the artefact, installed by the README's words into an empty environment, without the checkout
+	@$(STEP) 3m "pytest: the artefact as users have it" pytest -q tests/artefact
 
 tables: $(ENVIRONMENT) ## write the table of every variable into each role's README
 	@$(BIN)/python tools/role_tables.py
@@ -122,12 +133,14 @@ nginx: $(ENVIRONMENT) $(DEV) ## the balancer's configuration in a real nginx, on
 	@$(STEP) 10m "pytest: the balancer in a real nginx" tools/nginx pytest -q tests/nginx
 
 .PHONY: fuzz fuzz-some
-fuzz: $(ENVIRONMENT) $(DEV) ## 10,000 randomly damaged trees: facts or a clear error, in 1 s and 200 MiB each
+fuzz: $(ENVIRONMENT) $(DEV) ## 10,000 randomly damaged trees, 400 calls of each module with wrong arguments: a result or a clear error
 	@$(STEP) 15m "damaged trees" $(BIN)/python tests/fuzz/damaged_trees.py
+	@$(STEP) 15m "modules with wrong arguments" $(BIN)/python tests/fuzz/module_arguments.py
 
 # The same ones in every run, so that a change is judged by itself; make fuzz looks for new ones.
-fuzz-some: $(ENVIRONMENT) $(DEV) ## the same with 3,000 of them
+fuzz-some: $(ENVIRONMENT) $(DEV) ## the same with 3,000 trees and 30 calls
 	@$(STEP) 10m "damaged trees, some" $(BIN)/python tests/fuzz/damaged_trees.py --seed 960481854 --count 3000
+	@$(STEP) 5m "modules with wrong arguments, some" $(BIN)/python tests/fuzz/module_arguments.py --seed 960481854 --count 30
 
 .PHONY: report-browser report-test report-images
 report-browser: $(ENVIRONMENT) $(DEV)
@@ -142,6 +155,10 @@ report-images: report-browser ## the same, and its pictures go into docs/images
 .PHONY: monitoring
 monitoring: $(ENVIRONMENT) $(DEV) ## rules, dashboards and scrape configuration with a real Prometheus, on loopback
 	@$(STEP) 5m "pytest: Prometheus, rules, dashboards" tools/prometheus pytest -q tests/monitoring
+
+.PHONY: fleet
+fleet: $(ENVIRONMENT) $(DEV) ## site.yml on doubles of hosts: nothing to change, another strategy, hosts that go away
+	@$(STEP) 5m "pytest: site.yml on doubles of hosts" pytest -q -n 2 tests/fleet
 
 .PHONY: oracle
 oracle: $(ENVIRONMENT) $(DEV) ## the topology reader against hwloc, on the machines captured for hwloc's own tests

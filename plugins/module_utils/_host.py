@@ -37,7 +37,8 @@ class Host:
     """
 
     def __init__(self, root: str = "/") -> None:
-        real_root = os.path.realpath(root)
+        # No path has a NUL, and os.path takes offence at one.
+        real_root = "" if "\0" in root else os.path.realpath(root)
         if not os.path.isdir(real_root):
             raise HostError(
                 f"the root {root!r} is not a directory: give the directory that holds the sys and proc of a captured"

@@ -74,8 +74,8 @@ class Traffic:
 def check_watched(instances: t.Sequence[Watched]) -> None:
     """Refuse what cannot be an instance; TrafficError."""
     for instance in instances:
-        parts = urllib.parse.urlsplit(instance.url)
         try:
+            parts = urllib.parse.urlsplit(instance.url)
             good = parts.scheme == "http" and bool(parts.hostname) and bool(parts.port)
         except ValueError:
             good = False

@@ -108,13 +108,21 @@ from ansible_collections.numapin.inference.plugins.module_utils._errors import N
 from ansible_collections.numapin.inference.plugins.module_utils._files import STATE_DIRECTORY
 
 
+def kept_files(given: dict[str, t.Any]) -> dict[str, list[str]]:
+    """Return ``keep_files``; what is no list of absolute paths for each instance is refused."""
+    for name, paths in given.items():
+        if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+            raise DrainedError(f"keep_files has {paths!r} for {name}: give a list of absolute paths for each instance")
+    relative = sorted({path for paths in given.values() for path in paths if not os.path.isabs(path)})
+    if relative:
+        raise DrainedError(f"keep_files has {', '.join(relative)}: paths must be absolute")
+    return given
+
+
 def apply(drains: Drains, params: dict[str, t.Any]) -> None:
     """Do what ``state`` says."""
     names, rollout, reason = params["instances"], params["rollout"], params["reason"]
-    files: dict[str, list[str]] = params["keep_files"]
-    relative = sorted({path for paths in files.values() for path in paths if not os.path.isabs(path)})
-    if relative:
-        raise DrainedError(f"keep_files has {', '.join(relative)}: paths must be absolute")
+    files = kept_files(params["keep_files"])
     if params["state"] == "restored":
         drains.restore(names)
     elif params["state"] == "drained" and rollout:

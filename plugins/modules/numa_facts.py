@@ -751,7 +751,8 @@ def facts_of(module: AnsibleModule) -> dict[str, t.Any]:
     parts = wanted_parts(module.params["gather"])
     overrides = parse_overrides(module.params["gpu_node_overrides"])
     root = module.params["root"]
-    if os.path.realpath(root) == "/":
+    # What no path can be is Host's to refuse.
+    if "\0" in root or os.path.realpath(root) == "/":
         return gather(Host(root), parts, overrides, GpuSources(this_machine=True))
     # Code that a run on the machine itself does not need is not loaded by it: it would be compiled anew every time.
     from ansible_collections.numapin.inference.plugins.module_utils._archive import opened_root, recorded_answers

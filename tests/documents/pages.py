@@ -101,6 +101,27 @@ def commands() -> list[Said]:
     return [*words_in_code(), *lines]
 
 
+def cells_below(page: Path, heading: str) -> list[Said]:
+    """Return the words in code of the first column, of those tables whose first column has this heading."""
+    found = []
+    column, head, wanted = -1, False, False
+    for token in tokens(page):
+        if token.type in ("thead_open", "thead_close"):
+            head = token.type == "thead_open"
+        elif token.type == "tr_open":
+            column = -1
+        elif token.type in ("th_open", "td_open"):
+            column += 1
+        elif token.type == "inline" and column == 0 and head:
+            wanted = token.content == heading
+        elif token.type == "inline" and column == 0 and wanted:
+            where = named(page, token.map[0] + 1 if token.map else None)
+            found += [Said(where, page, child.content) for child in token.children or [] if child.type == "code_inline"]
+        elif token.type == "table_close":
+            column, wanted = -1, False
+    return found
+
+
 @functools.cache
 def anchors(page: Path) -> frozenset[str]:
     """Return the anchors of a page's headings, as GitHub makes them."""

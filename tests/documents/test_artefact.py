@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ansible_collections.numapin.inference.tests.documents.pages import TOP
+from ansible_collections.numapin.inference.tests.documents.pages import PAGES, TOP, links, named
 
 LIMIT = 500 * 1024
 
@@ -78,7 +78,32 @@ def test_what_users_need_is_in_it(files: set[str]) -> None:
 
 
 def test_what_contributors_need_is_not(files: set[str]) -> None:
-    theirs = {"docs/architecture.md", "docs/lab.md", "changelogs/config.yaml"}
+    theirs = {"docs/architecture.md", "docs/comparison.md", "docs/lab.md", "changelogs/config.yaml"}
     assert {
         name for name in files if name in theirs or name.endswith((".png", ".pyc")) or "/fragments/" in name
     } == set()
+
+
+def test_its_pages_lead_to_what_is_in_it(files: set[str]) -> None:
+    """Pictures aside, which would not fit: a page says in words what they show."""
+    directories = {parent.as_posix() for name in files for parent in Path(name).parents}
+    astray = []
+    for link in links():
+        path = link.text.partition("#")[0]
+        if not path or ":" in path or path.endswith(".png") or named(link.page) not in files:
+            continue
+        target = (link.page.parent / path).resolve().relative_to(TOP.resolve()).as_posix()
+        if target not in files | directories:
+            astray.append(f"{link.where}: {link.text}")
+    assert astray == [], "name such a file in the repository as `code`, without a link, or ship it"
+
+
+def test_pages_that_are_not_in_it_are_few(files: set[str]) -> None:
+    assert {named(page) for page in PAGES} - files == {
+        "CODE_OF_CONDUCT.md",
+        "CONTRIBUTING.md",
+        "docs/architecture.md",
+        "docs/comparison.md",
+        "docs/lab.md",
+        "tests/captures/README.md",
+    }

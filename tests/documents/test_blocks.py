@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import typing as t
@@ -21,6 +22,23 @@ from ansible_collections.numapin.inference.tests.documents.pages import TOP, Blo
 
 YAML = blocks("yaml", "yml")
 BIN = Path(sys.executable).parent
+
+
+# Takes lists of words from standard input and lets Ansible's own command line take each of them; runs nothing.
+TAKE = """
+import json, sys
+from ansible.cli.adhoc import AdHocCLI
+from ansible.cli.playbook import PlaybookCLI
+for words in json.load(sys.stdin):
+    {"ansible": AdHocCLI, "ansible-playbook": PlaybookCLI}[words[0]](words).parse()
+"""
+# Where commands of pages say `-i inventory.yml` or the like.
+INVENTORY = "docs/examples/fleet/inventory.yml"
+
+
+def lines_for_a_shell(block: Block) -> list[str]:
+    """Return the commands of a block, long ones as one line; a prompt is not typed."""
+    return [re.sub(r"^[$#] ", "", line) for line in block.text.replace("\\\n", " ").splitlines()]
 
 
 def is_play(content: t.Any) -> bool:
@@ -80,18 +98,41 @@ def test_variables_of_roles_are_there(block: Block) -> None:
         assert not unknown, f"{block.where}: role {role} has no {', '.join(sorted(unknown))}"
 
 
+def test_commands_are_taken_by_a_shell() -> None:
+    shown = blocks("console", "sh")
+    assert len(shown) > 20
+    text = "\n".join(line for block in shown for line in lines_for_a_shell(block))
+    run = subprocess.run(["bash", "-n"], input=text, check=False, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+def test_command_lines_of_ansible_are_taken() -> None:
+    """Options that there are, playbooks that there are, and the whole of every playbook with its roles."""
+    words = [shlex.split(line, comments=True) for block in blocks("console", "sh") for line in lines_for_a_shell(block)]
+    lines = [command for command in words if command and command[0] in ("ansible", "ansible-playbook")]
+    assert len(lines) > 30
+    taken = subprocess.run(
+        [sys.executable, "-c", TAKE], input=json.dumps(lines), cwd=TOP, check=False, capture_output=True, text=True
+    )
+    assert taken.returncode == 0, taken.stderr
+    playbooks = {name for line in lines for name in line if re.fullmatch(r"numapin\.inference\.\w+", name)}
+    called = sorted(name for name in playbooks if (TOP / "playbooks" / f"{name.rpartition('.')[2]}.yml").exists())
+    assert {"numapin.inference.site", "numapin.inference.drain"} <= set(called)
+    ansible("ansible-playbook", "--syntax-check", "-i", INVENTORY, *called)
+
+
 def test_plays_are_taken(tmp_path: Path) -> None:
     plays = [block for block in YAML if is_play(yaml.safe_load(block.text))]
     assert plays, "no page shows a play any more: take this test out"
     # One start of Ansible for all of them.
-    ansible("ansible-playbook", "--syntax-check", "-i", "docs/examples/fleet/inventory.yml", *as_files(tmp_path, plays))
+    ansible("ansible-playbook", "--syntax-check", "-i", INVENTORY, *as_files(tmp_path, plays))
 
 
 def test_inventories_are_taken(tmp_path: Path) -> None:
     inventories = [block for block in YAML if is_inventory(yaml.safe_load(block.text))]
     assert inventories, "no page shows an inventory any more: take this test out"
     sources = [word for path in as_files(tmp_path, inventories) for word in ("-i", path)]
-    seen = json.loads(ansible("ansible-inventory", "--list", *sources, "-i", "docs/examples/fleet/inventory.yml"))
+    seen = json.loads(ansible("ansible-inventory", "--list", *sources, "-i", INVENTORY))
     wanted = {group for block in inventories for group in yaml.safe_load(block.text)}
     assert wanted | {"inference", "load_balancers"} <= seen.keys()
     assert seen["inference"]["hosts"] == ["gpu1", "gpu2", "gpu3"]

@@ -57,6 +57,7 @@ class Figure:
 
 TASKS = ("python", "tests/figures/facts_speed.py", "tasks", "--rounds", "12")
 FLEET = ("python", "tests/figures/facts_speed.py", "fleet", "--rounds", "3")
+SITE = ("python", "tests/figures/fleet_cost.py", "100", "200")
 PLANNER = ("python", "tests/figures/planner_speed.py")
 BALANCER = ("tools/nginx", sys.executable, "tests/figures/balancer_overhead.py")
 BINDING = ("python", "tests/figures/binding_speed.py", "--rounds", "5")
@@ -131,6 +132,25 @@ FIGURES = (
         command=FLEET,
         limit_seconds=1200,
         at_most=1.2,
+    ),
+    Figure(
+        name="fleet_site_growth",
+        unit="times the controller's processor seconds of a site.yml without changes, 200 hosts against 100",
+        command=SITE,
+        limit_seconds=2400,
+        at_most=2.1,
+    ),
+    Figure(
+        name="fleet_site_mib",
+        unit="MiB that ansible-playbook needs for it, 200 hosts",
+        command=SITE,
+        limit_seconds=2400,
+    ),
+    Figure(
+        name="fleet_site_tasks",
+        unit="tasks that ran on each inference host",
+        command=SITE,
+        limit_seconds=2400,
     ),
     Figure(
         name="planner_seconds",

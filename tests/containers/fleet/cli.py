@@ -13,14 +13,14 @@ from fleet import demo, hosts, image, packages, service, vllm
 from fleet.console import FleetError, say
 from fleet.settings import Settings
 
-PURPOSES = ("demo", "molecule", "load", "faults")
+PURPOSES = ("demo", "molecule", "load", "faults", "artefact-demo")
 EPILOG = """Commands:
   setup          install the Debian or Ubuntu packages that are missing
   prepare        setup, then build what is cached: image, vLLM environment, model
   up PURPOSE     two inference hosts and a balancer, and build/PURPOSE/inventory.yml
   down PURPOSE   remove them
   status         what runs
-  demo           up, site.yml, what it did, and one streamed answer
+  demo [PURPOSE] up, site.yml, what it did, and one streamed answer
   demo-down      remove the demo
 
 Environment: NUMAPIN_SUITE (Debian suite of the image, default bookworm), NUMAPIN_IMAGE (a ready image instead),
@@ -61,7 +61,7 @@ def act(command: str, purpose: str, settings: Settings) -> None:
     elif command == "status":
         status()
     elif command == "demo":
-        demo.run_demo(settings)
+        demo.run_demo(settings, purpose)
     elif command == "demo-down":
         take_down("demo")
 

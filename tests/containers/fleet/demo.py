@@ -13,19 +13,17 @@ import time
 
 from fleet import service
 from fleet.console import STARTED, run, say, show, step
-from fleet.settings import CONTAINERS, REPOSITORY, Settings, ansible_playbook
+from fleet.settings import CONTAINERS, Settings, ansible_playbook
 
 QUESTION = "Where does a pinned thread find its memory?"
 
 
-def run_demo(settings: Settings) -> None:
+def run_demo(settings: Settings, purpose: str = "demo") -> None:
     """Bring the hosts up, run site.yml on them, show what it did, stream one answer."""
-    ready = service.up("demo", settings)
+    ready = service.up(purpose, settings)
     files, url = ready.files, ready.url
-    command, environment = ansible_playbook(
-        f"--inventory={files.inventory}", str(REPOSITORY / "playbooks" / "site.yml")
-    )
-    with step("Running playbooks/site.yml on them"):
+    command, environment = ansible_playbook(f"--inventory={files.inventory}", "numapin.inference.site")
+    with step("Running site.yml on them"):
         show(command, timeout_seconds=1800, environment=environment)
     command, environment = ansible_playbook(f"--inventory={files.inventory}", str(CONTAINERS / "show.yml"))
     with step("Reading what runs where"):
@@ -37,8 +35,9 @@ def run_demo(settings: Settings) -> None:
     show([*stream, "--api-key-file", str(key_path), QUESTION], timeout_seconds=180)
     message = {"role": "user", "content": "Hello"}
     body = json.dumps({"model": service.MODEL, "stream": True, "max_tokens": 60, "messages": [message]})
+    down = "make demo-down" if purpose == "demo" else f"python3 tests/containers down {purpose}"
     print(
-        f"\nReady after {time.monotonic() - STARTED:.0f} s. It stays up until `make demo-down`. Try it:\n\n"
+        f"\nReady after {time.monotonic() - STARTED:.0f} s. It stays up until `{down}`. Try it:\n\n"
         f'curl -N {url}/chat/completions -H "Authorization: Bearer $(cat {shlex.quote(str(key_path))})" '
         f"-H 'Content-Type: application/json' -d '{body}'\n\n"
         f"  URL        {url}\n"

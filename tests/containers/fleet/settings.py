@@ -84,8 +84,13 @@ def cache_lock(entry: str) -> c.Iterator[None]:
 def ansible_playbook(*arguments: str) -> tuple[list[str], dict[str, str]]:
     """Command and environment that run a playbook with the collection as it lies in this working tree.
 
-    Settings of the user's own Ansible are left out: a callback or an inventory from there has no business here.
+    Or as it is installed in the home that NUMAPIN_INSTALLED names, which tests/artefact/installed.py has made: then
+    nothing of the working tree is used but inventory and show.yml. Settings of the user's own Ansible are left out: a
+    callback or an inventory from there has no business here.
     """
+    installed = os.environ.get("NUMAPIN_INSTALLED", "")
+    if installed:
+        return installed_playbook(pathlib.Path(installed).resolve(), *arguments)
     beside = REPOSITORY / ".venv" / "bin" / "ansible-playbook"
     program = str(beside) if beside.exists() else shutil.which("ansible-playbook")
     if program is None:
@@ -94,15 +99,32 @@ def ansible_playbook(*arguments: str) -> tuple[list[str], dict[str, str]]:
     if not link.exists():
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(os.path.relpath(REPOSITORY, link.parent))
+    return [program, *arguments], environment(program, ANSIBLE_COLLECTIONS_PATH=str(BUILD / "dev"))
+
+
+def installed_playbook(home: pathlib.Path, *arguments: str) -> tuple[list[str], dict[str, str]]:
+    """The same for an installed collection, which Ansible finds in its own place of this home."""
+    program = home / "numapin" / "bin" / "ansible-playbook"
+    if not program.exists():
+        raise FleetError(
+            f"NUMAPIN_INSTALLED is {home}, and there is no {program}: make demo-artefact makes such a home."
+        )
+    settings = environment(str(program), HOME=str(home))
+    settings.pop("PYTHONPATH", None)
+    return [str(program), *arguments], settings
+
+
+def environment(program: str, **more: str) -> dict[str, str]:
+    """What Ansible's program gets."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
     environment.update(
-        ANSIBLE_COLLECTIONS_PATH=str(BUILD / "dev"),
         ANSIBLE_CONFIG=str(CONTAINERS / "ansible.cfg"),
         LC_ALL="C.UTF-8",
         PATH=os.pathsep.join([str(pathlib.Path(program).parent), os.environ.get("PATH", os.defpath)]),
         PYTHONUNBUFFERED="1",
+        **more,
     )
     # Its output comes through a pipe, where Ansible would leave colours out.
     if sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
         environment["ANSIBLE_FORCE_COLOR"] = "1"
-    return [program, *arguments], environment
+    return environment

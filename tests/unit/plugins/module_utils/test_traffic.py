@@ -275,7 +275,9 @@ def test_what_is_idle_or_does_not_tell_is_not_stalled(tmp_path: Path, engine: En
     assert clock.now == 0
 
 
-@pytest.mark.parametrize("url", ["192.0.2.1:8000", "http://192.0.2.1", "http://192.0.2.1:nine", "https://192.0.2.1:1"])
+@pytest.mark.parametrize(
+    "url", ["192.0.2.1:8000", "http://192.0.2.1", "http://192.0.2.1:nine", "https://192.0.2.1:1", "http://[::1"]
+)
 def test_an_address_that_is_none(url: str) -> None:
     with pytest.raises(TrafficError, match="must be where it listens, such as"):
         check_watched([Watched("m-n0", url)])
