@@ -79,7 +79,11 @@ class KeptClients(Units):
         command = [self.python, "-c", CLIENT, str(STATE)]
         words = ["systemd-run", "--quiet", "--collect", "--wait", "--pipe", *self._options(unit, where, secret=True)]
         self._clients[number] = subprocess.Popen(
-            [*words, "--", *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [*words, "--", *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
         )
         return self._clients[number]
 

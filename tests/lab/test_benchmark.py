@@ -50,6 +50,14 @@ VARIABLES = {
 }
 WATCHER = "/run/watch-benchmark"
 WATCHED = "/run/watched.json"
+MOUNT = f"""
+mkdir -p {torch_disk.MOUNTED}
+for try in $(seq 30); do
+    mount -o ro /dev/disk/by-label/{torch_disk.LABEL} {torch_disk.MOUNTED} && exit 0
+    sleep 1
+done
+exit 1
+"""
 LEFT = r"""
 systemctl list-units --all --no-legend --plain 'numapin-benchmark-*'
 ls -d /run/numapin-benchmark /var/cache/numapin-benchmark 2>/dev/null || true
@@ -90,7 +98,7 @@ def story(boot: c.Callable[[str], Booted]) -> Story:
         old.unlink()
     try:
         machine = boot(NAME)
-        torch_disk.plug(machine)
+        machine.run(MOUNT)
         code, previewed = play(machine, "--check", "--extra-vars={'benchmark_parts': ['host', 'linear', 'service']}")
         assert code == 0, previewed
         refused = play(machine, "--check", "--extra-vars={'benchmark_buffer_mib': 1000000, 'benchmark_rounds': 5}")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A disk with the torch and numba of the containers' vLLM, and how a running machine gets it.
+"""A disk with the torch and numba of the containers' vLLM, which machines have as their NVMe disk of kind ``torch``.
 
 Both machines and containers are Debian of one suite: what was built in the one runs in the other.
 """
@@ -18,8 +18,6 @@ from fleet import vllm
 from fleet.console import FleetError, run, step
 from fleet.settings import VLLM_VERSION, Settings, cache_lock, fingerprint
 
-from machines import monitor, qemu
-from machines.booted import Booted
 from machines.places import CACHE
 
 MOUNTED = "/opt/torch"
@@ -31,7 +29,6 @@ PACKAGES = (
     *("fsspec", "filelock", "jinja2", "markupsafe", "typing_extensions.py"),
 )
 LEFT_OUT = ("include", "test", "*.a")
-GONE_SECONDS = 30
 
 
 def made() -> pathlib.Path:
@@ -78,22 +75,3 @@ def fill(tree: pathlib.Path, environment: pathlib.Path, packages: pathlib.Path) 
             raise FleetError(f"{source} is not there: torch's packages changed, correct PACKAGES in {__file__}")
     python = os.path.realpath(environment / "bin" / "python")
     run([python, "-m", "compileall", "-q", "-j", "0", str(to / "numba"), str(to / "llvmlite")], timeout_seconds=300)
-
-
-def plug(booted: Booted) -> None:
-    """Change the machine's first NVMe disk for this one and mount it at MOUNTED."""
-    directory = booted.machine.directory
-    slot = next(path.stem.removeprefix("nvme") for path in sorted(directory.glob("nvme*.raw")))
-    disk = made()
-    booted.run("ls /dev/nvme0n1")
-    monitor.execute(directory, "device_del", id=f"nvme{slot}")
-    booted.run(f"for try in $(seq {GONE_SECONDS}); do [ -e /dev/nvme0n1 ] || exit 0; sleep 1; done; exit 1")
-    file = {"driver": "file", "filename": str(disk), "read-only": True}
-    node = {"driver": "raw", "node-name": "torch", "read-only": True, "file": file}
-    monitor.execute(directory, "blockdev-add", **node)
-    place = {"bus": f"slot{slot}", "drive": "torch", "serial": qemu.serial(int(slot))}
-    monitor.execute(directory, "device_add", driver="nvme", id="torch", **place)
-    booted.run(
-        f"mkdir -p {MOUNTED}; for try in $(seq {GONE_SECONDS}); do"
-        f" mount -o ro /dev/disk/by-label/{LABEL} {MOUNTED} 2>/dev/null && exit 0; sleep 1; done; exit 1"
-    )
