@@ -235,6 +235,16 @@ rollout-load: containers $(DEV) ## changes of every kind under 2,000 streams, re
 rollout-faults: containers $(DEV) ## what goes wrong during rollouts, and what clients see of it
 	@$(STEP) 60m "faults under load" python3 tests/containers/rollout_faults.py
 
+.PHONY: benchmark-containers benchmark-verdicts benchmark-lab
+benchmark-containers: containers $(DEV) ## benchmark.yml from end to end, real vLLM: refused, previewed, measured, nothing left
+	@$(STEP) 40m "the benchmark in a container" python3 tests/containers/benchmark.py
+
+benchmark-verdicts: containers $(DEV) ## its verdicts on the real vLLM: two equal placements 20 times, and one that is slowed
+	@$(STEP) 30m "verdicts of the benchmark" $(BIN)/python tests/figures/run.py benchmark_false_verdicts benchmark_slowed_found
+
+benchmark-lab: containers lab-image $(DEV) ## benchmark.yml on a machine with two nodes: where the kernel had what it measured
+	@$(STEP) 30m "the benchmark on a machine with two nodes" pytest -q -s tests/lab/test_benchmark.py
+
 .PHONY: format figures lock clean
 format: $(ENVIRONMENT) ## let ruff write the format it checks
 	@ruff check --fix --cache-dir .cache/ruff

@@ -11,8 +11,18 @@ The format: https://prometheus.io/docs/instrumenting/exposition_formats/ (versio
 
 from __future__ import annotations
 
+import contextlib
+import os
+import tempfile
+
+from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
+
 _IN_HELP = str.maketrans({"\\": r"\\", "\n": r"\n"})
 _IN_LABEL = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
+
+
+class MetricsError(NumapinError):
+    """A file cannot be written."""
 
 
 class Metrics:
@@ -38,3 +48,21 @@ class Metrics:
 
 def _number(value: float) -> str:
     return str(int(value)) if value == int(value) else repr(value)
+
+
+def write_whole(path: str, text: str) -> None:
+    """Replace a file that programs read at any moment, world-readable. Raises MetricsError."""
+    part = None
+    try:
+        # node_exporter takes every file that ends in .prom: the part must not.
+        descriptor, part = tempfile.mkstemp(prefix=".numapin-", suffix=".part", dir=os.path.dirname(path))
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            # Not by its name: others may write in a collector's directory, and put a link in its place.
+            os.fchmod(file.fileno(), 0o644)
+        os.replace(part, path)
+    except OSError as error:
+        if part is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(part)
+        raise MetricsError(f"{path} cannot be written: {error.strerror or error}") from error

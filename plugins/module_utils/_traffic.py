@@ -32,8 +32,14 @@ _ASK_SECONDS = 5.0
 _NAMED_PEERS = 5
 # include/net/tcp_states.h: established, and about to be.
 _BUSY_STATES = ("01", "03")
-# Both move while anything is computed: a long prompt is counted when it has been read, a token when it is given.
-_TOKENS = re.compile(r"^vllm:(?:prompt|generation)_tokens_total(?:\{[^}]*\})? +([0-9.eE+-]+)", re.MULTILINE)
+# What moves while anything is computed: tokens when they are given, a prompt when all of it has been read, and while a
+# long one is being read, part by part, the share of the cache that is in use. All are the engine's own, not the API
+# server's: none of them moves because a request comes or its client gives up.
+_PROGRESS = re.compile(
+    r"^vllm:(?:prompt_tokens_total|generation_tokens_total|iteration_tokens_total_count|kv_cache_usage_perc)"
+    r"(?:\{[^}]*\})? +([0-9.eE+-]+)",
+    re.MULTILINE,
+)
 _GAUGE = re.compile(r"^vllm:num_requests_(running|waiting)(?:\{[^}]*\})? +([0-9.eE+-]+)", re.MULTILINE)
 
 
@@ -165,20 +171,20 @@ def find_stalled(
 ) -> tuple[list[Traffic], list[str]]:
     """What ``found`` is by now, and the names of those that hang.
 
-    Hanging is to have requests in flight and give no token for any of them for ``stalled_seconds`` – ``/health`` is the
-    API server's, and answers all the same when the engine behind it hangs – or to listen and leave ``/health`` without
-    an answer for as long. Whose counters cannot be read does not hang.
+    Hanging is to have requests in flight and compute nothing for any of them for ``stalled_seconds`` – ``/health`` is
+    the API server's, and answers all the same when the engine behind it hangs – or to listen and leave ``/health``
+    without an answer for as long. Whose counters cannot be read does not hang.
     """
     places = {instance.name: instance for instance in instances}
     known = {traffic.name: traffic for traffic in found}
-    watched: dict[str, float | None] = {}
+    watched: dict[str, tuple[float, ...] | None] = {}
     for name, traffic in known.items():
         if traffic.silent:
             watched[name] = None
         elif traffic.serving and (traffic.load or traffic.running or traffic.waiting):
-            tokens = _tokens(places[name].url)
-            if tokens is not None:
-                watched[name] = tokens
+            seen = progress(places[name].url)
+            if seen is not None:
+                watched[name] = seen
     start = clock()
     while watched and clock() - start < stalled_seconds:
         sleep(_POLL_SECONDS)
@@ -188,7 +194,7 @@ def find_stalled(
                 known[name] = look(places[name], host)
                 moved = not known[name].silent
             else:
-                moved = _tokens(url) != before or (_load(url) == 0 and _gauges(url) == (0, 0))
+                moved = progress(url) != before or (_load(url) == 0 and _gauges(url) == (0, 0))
             if moved:
                 watched.pop(name)
     return list(known.values()), list(watched)
@@ -234,11 +240,14 @@ def _load(url: str) -> int | None:
         return None
 
 
-def _tokens(url: str) -> float | None:
-    """Tokens read and given since it was started; nothing when it does not say."""
+def progress(url: str) -> tuple[float, ...] | None:
+    """How far its engine has come since it was started; equal twice: it computed nothing in between.
+
+    Nothing when it does not say.
+    """
     status, text = _readiness.request(url.rstrip("/") + "/metrics", None, None, _ASK_SECONDS)
-    values = _TOKENS.findall(text) if status == 200 else []
-    return sum(map(float, values)) if values else None
+    values = _PROGRESS.findall(text) if status == 200 else []
+    return tuple(map(float, values)) or None
 
 
 def _gauges(url: str) -> tuple[int | None, int | None]:

@@ -18,7 +18,6 @@ import json
 import os
 import socket
 import sys
-import tempfile
 import time
 import typing as t
 
@@ -26,6 +25,7 @@ from ansible_collections.numapin.inference.plugins.module_utils._commands import
 from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
 from ansible_collections.numapin.inference.plugins.module_utils._gpu_sources import GpuSources
 from ansible_collections.numapin.inference.plugins.module_utils._host import Host
+from ansible_collections.numapin.inference.plugins.module_utils._metrics import write_whole
 from ansible_collections.numapin.inference.plugins.module_utils._proof import (
     VERSION,
     Changes,
@@ -49,7 +49,7 @@ _ERROR, _WARNING, _NOTICE = "<3>", "<4>", "<5>"
 
 
 class ServiceError(NumapinError):
-    """The settings cannot be read, or a file cannot be written."""
+    """The settings cannot be read."""
 
 
 class Settings(t.NamedTuple):
@@ -165,31 +165,14 @@ def _named(problem: t.Mapping[str, t.Any]) -> str:
 
 
 def _leave(host: Host, places: Places, settings: Settings, state: t.Mapping[str, t.Any]) -> None:
-    """Write state and metrics, each whole or not at all. Raises ServiceError."""
+    """Write state and metrics, each whole or not at all. Raises MetricsError."""
     metrics = metrics_of(host, state)
-    _write_whole(os.path.join(places.run_directory, STATE_NAME), json.dumps(state, indent=1) + "\n")
-    _write_whole(os.path.join(places.run_directory, METRICS_NAME), metrics)
+    write_whole(os.path.join(places.run_directory, STATE_NAME), json.dumps(state, indent=1) + "\n")
+    write_whole(os.path.join(places.run_directory, METRICS_NAME), metrics)
     directory = settings.textfile_directory
     # Without a collector there is nobody to write for.
     if directory and os.path.isdir(directory):
-        _write_whole(os.path.join(directory, TEXTFILE_NAME), metrics)
-
-
-def _write_whole(path: str, text: str) -> None:
-    part = None
-    try:
-        # node_exporter takes every file that ends in .prom: the part must not.
-        descriptor, part = tempfile.mkstemp(prefix=".numapin-", suffix=".part", dir=os.path.dirname(path))
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            # Not by its name: others may write in a collector's directory, and put a link in its place.
-            os.fchmod(file.fileno(), 0o644)
-        os.replace(part, path)
-    except OSError as error:
-        if part is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(part)
-        raise ServiceError(f"{path} cannot be written: {error.strerror or error}") from error
+        write_whole(os.path.join(directory, TEXTFILE_NAME), metrics)
 
 
 def _say(line: str) -> None:

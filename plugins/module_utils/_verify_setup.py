@@ -129,16 +129,25 @@ def wanted_timer(params: t.Mapping[str, t.Any]) -> Wanted:
         )
     if not 0 <= percent <= 100:
         raise VerifyTimerError(f"minimum_locality_percent is {percent:g}; it must be from 0 to 100")
-    directory = params["textfile_directory"] or None
-    if directory is not None and (not os.path.isabs(directory) or set(directory) & set(" \t\n\"'%\\")):
+    directory = checked_directory(params["textfile_directory"])
+    return Wanted(Settings(interval, percent, directory, params["fail_on_drift"]), checked_cpus(params["cpus"]))
+
+
+def checked_directory(text: str) -> str | None:
+    """A collector's directory as a unit can name it; nothing where none is given. Raises VerifyTimerError."""
+    if text and (not os.path.isabs(text) or set(text) & set(" \t\n\"'%\\")):
         raise VerifyTimerError(
-            f"textfile_directory is {directory!r}; it must be an absolute path without blanks, quotes, % and \\"
+            f"textfile_directory is {text!r}; it must be an absolute path without blanks, quotes, % and \\"
         )
+    return text or None
+
+
+def checked_cpus(text: str) -> str:
+    """CPUs as a unit names them; empty for any. Raises VerifyTimerError."""
     try:
-        cpus = format_cpulist(parse_cpulist(params["cpus"])) if params["cpus"] else ""
+        return format_cpulist(parse_cpulist(text)) if text else ""
     except CpusetError as error:
-        raise VerifyTimerError(f"cpus is {params['cpus']!r}: {error}") from error
-    return Wanted(Settings(interval, percent, directory, params["fail_on_drift"]), cpus)
+        raise VerifyTimerError(f"cpus is {text!r}: {error}") from error
 
 
 class VerifyTimer:

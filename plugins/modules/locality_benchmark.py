@@ -134,6 +134,13 @@ options:
     description: V(true) measures nothing, and removes what a benchmark that was killed has left.
     type: bool
     default: false
+  wait_for_job:
+    description:
+      - Path of the file in which Ansible keeps the answer of a benchmark that runs in the background (C(results_file)
+        of a task with C(async)). With it the module measures nothing, and waits for a minute until the answer is there.
+      - RV(state) says whether it is. Ansible itself would ask for the answer of a benchmark that was killed, or whose
+        host was restarted, until the time of the task is over.
+    type: path
 seealso:
   - plugin: numapin.inference.benchmark_result
     plugin_type: filter
@@ -151,6 +158,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+state:
+  description: With O(wait_for_job), V(running), V(ended) (its answer is there) or V(lost) (nobody is left to give one).
+  returned: with O(wait_for_job)
+  type: str
+  sample: ended
 runs:
   description: What was run, or would be.
   returned: success
@@ -202,11 +214,13 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.numapin.inference.plugins.module_utils import _bench_client, _bench_probe
 from ansible_collections.numapin.inference.plugins.module_utils._bench_plan import PLACEMENTS, BenchmarkError
 from ansible_collections.numapin.inference.plugins.module_utils._bench_run import PARTS, Settings, measure, plan, told
-from ansible_collections.numapin.inference.plugins.module_utils._bench_units import Units
+from ansible_collections.numapin.inference.plugins.module_utils._bench_units import LOCK, Units
+from ansible_collections.numapin.inference.plugins.module_utils._bench_wait import wait_for_end
 from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
 
 # Run on the host as files of their own; Ansible sends what is imported.
 _SENT = (_bench_client, _bench_probe)
+_WAIT_SECONDS = 60
 _DEFAULT_PLACEMENTS = ["local", "remote", "floating", "vllm"]
 # name: default, least
 _NUMBERS = {
@@ -241,6 +255,7 @@ def main() -> t.NoReturn:
             "reserved_cpus": {"type": "str", "default": ""},
             "use_serving": {"type": "bool", "default": False},
             "clean_up_only": {"type": "bool", "default": False},
+            "wait_for_job": {"type": "path"},
             # Numbers of tokens of a text: nothing here is a secret.
             **{
                 name: {"type": "int", "default": default, "no_log": False}
@@ -257,6 +272,9 @@ def main() -> t.NoReturn:
 
 def _answer(params: dict[str, t.Any], check_mode: bool) -> dict[str, t.Any]:
     units = Units(params["user"], params["python"], params["limit_seconds"])
+    if params["wait_for_job"]:
+        state = wait_for_end(params["wait_for_job"], LOCK, _WAIT_SECONDS)
+        return {"runs": [], "left_out": [], "measured": None, "state": state}
     if params["clean_up_only"]:
         if not check_mode:
             with units.alone():
@@ -273,7 +291,7 @@ def _answer(params: dict[str, t.Any], check_mode: bool) -> dict[str, t.Any]:
     if serving and not params["use_serving"]:
         raise BenchmarkError(
             f"{', '.join(serving)} run on this host, and both would slow each other down. Drain the host with"
-            " playbooks/drain.yml and stop them (systemctl stop vllm.target), or measure nevertheless with -e"
+            " playbooks/drain.yml and stop them (systemctl stop vllm.target 'vllm@*'), or measure nevertheless with -e"
             " benchmark_use_serving=true"
         )
     answer: dict[str, t.Any] = {

@@ -67,20 +67,34 @@ def result(
         values = {name: [one[metric.key] for one in rounds] for name, rounds in service.items()}
         _judge(_SERVICE, metric, values, smallest_effect_percent, verdicts, report)
     _judge(_LINEAR, _LINEAR_METRIC, linear, smallest_effect_percent, verdicts, report)
+    missed = [
+        *_missed("latency of memory", measured["pairs"]),
+        *_missed("copies between host and GPU", measured["gpu_copies"]),
+    ]
     return {
         "host": host,
         "generated": generated,
         "settings": dict(settings or {}),
-        "pairs": list(measured["pairs"]),
-        "gpu_copies": list(measured["gpu_copies"]),
+        "pairs": [_without_why(one) for one in measured["pairs"]],
+        "gpu_copies": [one for one in measured["gpu_copies"] if "why" not in one],
         "linear": {name: {"rounds": list(values), **_spread(values)} for name, values in linear.items()},
         "service": {name: {"rounds": list(rounds), "medians": _medians(rounds)} for name, rounds in service.items()},
         "verdicts": verdicts,
         "keep": _keep(verdicts),
-        "left_out": [dict(one) for one in left_out],
+        "left_out": [*(dict(one) for one in left_out), *missed],
         "problems": list(measured["problems"]),
         "benchmarks": report,
     }
+
+
+def _missed(what: str, entries: Sequence[Mapping[str, t.Any]]) -> list[dict[str, str]]:
+    """What only the host knew that it could not measure, each reason once."""
+    reasons = dict.fromkeys(str(one["why"]) for one in entries if "why" in one)
+    return [{"part": "host", "what": what, "why": why} for why in reasons]
+
+
+def _without_why(one: Mapping[str, t.Any]) -> dict[str, t.Any]:
+    return {key: value for key, value in one.items() if key != "why"}
 
 
 def _judge(

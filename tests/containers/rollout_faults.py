@@ -35,6 +35,7 @@ FIRST, SECOND = service.INFERENCE_HOSTS
 UNIT = f"vllm@{MODEL}-n0.service"
 RESULTS = BUILD / "rollout-faults.json"
 GIVEN_UP_AFTER_SECONDS = 30
+WATCHED_CLOSELY = "vllm_watchdog_stalled_seconds=10"
 # (seen before, the task at whose beginning ansible-playbook and all its children are killed)
 KILLED_AT = {
     "the record": ("", "Write down what is taken out, and keep its files"),
@@ -158,6 +159,40 @@ def no_tokens(fleet: Fleet, number: int) -> str:
     return "the one without tokens was restarted first"
 
 
+def watched_closely(fleet: Fleet) -> None:
+    """The watchdog acts before a client gives up; the run that follows the case sets it back."""
+    fleet.playbook("rollout", fleet.as_deployed(), f"--extra-vars={WATCHED_CLOSELY}")
+
+
+def watched_closely_and_without_tokens(fleet: Fleet) -> None:
+    watched_closely(fleet)
+    will_give_no_tokens(fleet)
+
+
+def hung_alone(fleet: Fleet, _number: int) -> str:
+    fleet.on(FIRST, "systemctl", "kill", "--kill-whom=main", "--signal=STOP", UNIT)
+    return killed_by_the_watchdog(fleet, "left /health without an answer")
+
+
+def no_tokens_alone(fleet: Fleet, _number: int) -> str:
+    return killed_by_the_watchdog(fleet, "had requests and computed nothing")
+
+
+def killed_by_the_watchdog(fleet: Fleet, why: str) -> str:
+    """Nobody does anything until the instance is another process, and answers."""
+    show = ("systemctl", "show", "--value", "--property=MainPID", UNIT)
+    before, end = fleet.on(FIRST, *show), time.monotonic() + 90
+    while fleet.on(FIRST, *show) in (before, "0\n"):
+        if time.monotonic() > end:
+            raise FleetError(f"{UNIT} hangs, and nothing kills it")
+        time.sleep(1)
+    said = fleet.on(FIRST, "journalctl --unit=numapin-watchdog --output=cat --since=-2min")
+    expect(said, f"killed {UNIT}, which {why}")
+    wait_for_health(fleet, FIRST)
+    wait_for_health(fleet, FIRST, service.BALANCER)
+    return "none: the watchdog killed it, systemd started it"
+
+
 def host_gone(fleet: Fleet, number: int) -> str:
     gone = next(one["Id"] for one in hosts.containers(PURPOSE) if one["Names"][0].endswith(FIRST))
     podman("kill", gone)
@@ -166,8 +201,9 @@ def host_gone(fleet: Fleet, number: int) -> str:
         text = refused(fleet, fleet.models(max_num_seqs=number))
     finally:
         podman("start", gone)
-        # Its address is reached again after a while.
         answers_again(fleet, FIRST)
+        # A container comes back with another hardware address, which the balancer learns late; a host keeps its own.
+        wait_for_health(fleet, FIRST, service.BALANCER)
     return expect(text, "unreachable=1")
 
 
@@ -225,6 +261,13 @@ CASES = [
     Case("engine killed", engine_killed, may_lose=8),
     Case("engine hung", peer_hung, may_lose=8),
     Case("engine that answers /health but gives no tokens", no_tokens, may_lose=16, before=will_give_no_tokens),
+    Case("engine hung while nothing is rolled out", hung_alone, may_lose=8, before=watched_closely),
+    Case(
+        "engine without tokens while nothing is rolled out",
+        no_tokens_alone,
+        may_lose=8,
+        before=watched_closely_and_without_tokens,
+    ),
     Case("host gone", host_gone, may_lose=8),
     Case("network cut between balancer and host", network_cut, may_lose=8),
 ]

@@ -248,14 +248,14 @@ def client(fleet: Fleet, requests: int) -> Load:
     return Load(fleet, "client", requests, f"key_{FIRST_KEY}")
 
 
-def wait_for_health(fleet: Fleet, host: str) -> None:
-    """Until the instance of a host answers."""
+def wait_for_health(fleet: Fleet, host: str, asker: str | None = None) -> None:
+    """Until the instance of a host answers the host itself, or another one that asks."""
     plan = json.loads(fleet.on(host, "cat", "/etc/numapin/plan.json"))
     url = f"http://{plan['address']}:{plan['instances'][0]['port']}/health"
     end = time.monotonic() + RESTARTED_WITHIN_SECONDS
     while time.monotonic() < end:
         with contextlib.suppress(FleetError):
-            fleet.on(host, "curl", "-fsS", "-o", "/dev/null", "-m", "2", url)
+            fleet.on(asker or host, "curl", "-fsS", "-o", "/dev/null", "-m", "2", url)
             return
         time.sleep(1)
     raise FleetError(f"{host} did not answer within {RESTARTED_WITHIN_SECONDS} s after its restart")

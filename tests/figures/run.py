@@ -61,6 +61,7 @@ SITE = ("python", "tests/figures/fleet_cost.py", "100", "200")
 PLANNER = ("python", "tests/figures/planner_speed.py")
 BALANCER = ("tools/nginx", sys.executable, "tests/figures/balancer_overhead.py")
 BINDING = ("python", "tests/figures/binding_speed.py", "--rounds", "5")
+VERDICTS = ("python", "tests/figures/benchmark_verdicts.py")
 IRQS = ("python", "tests/figures/irq_speed.py", "--rounds", "7")
 PLACEMENT = ("python", "tests/figures/placement_speed.py", "--rounds", "7")
 
@@ -186,6 +187,20 @@ FIGURES = (
         command=BINDING,
         limit_seconds=1500,
         at_most=0.5,
+    ),
+    Figure(
+        name="benchmark_false_verdicts",
+        unit="of 20 benchmarks of two equal placements of the real vLLM that say that one is faster",
+        command=VERDICTS,
+        limit_seconds=1800,
+        at_most=1,
+    ),
+    Figure(
+        name="benchmark_slowed_found",
+        unit="% of benchmarks that find a busy loop beside one instance of the other placement",
+        command=VERDICTS,
+        limit_seconds=1800,
+        at_least=100,
     ),
     Figure(
         name="irq_affinity_over_bare_loop",

@@ -32,6 +32,7 @@ TOP = HERE.parents[1]
 RULES = TOP / "roles" / "monitoring" / "files" / "rules.yml"
 DASHBOARDS = sorted((TOP / "roles" / "monitoring" / "files" / "dashboards").glob("*.json"))
 OURS = (HERE / "exporters" / "numapin.prom").read_text(encoding="utf-8")
+WATCHDOGS = (HERE / "exporters" / "numapin-watchdog.prom").read_text(encoding="utf-8")
 
 # Prometheus' own.
 BUILT_IN = {"up", "ALERTS"}
@@ -142,6 +143,11 @@ def test_our_metrics_are_those_of_the_documentation() -> None:
     assert names_in(OURS) == told
 
 
+def test_the_watchdogs_metrics_are_documented() -> None:
+    documentation = (TOP / "docs" / "rollouts.md").read_text(encoding="utf-8")
+    assert names_in(WATCHDOGS) == set(re.findall(r"`(numapin_watchdog_[a-z_]+)`", documentation))
+
+
 def test_every_metric_exists(tmp_path: Path) -> None:
     node, nginx = free_port(), free_port()
     with (
@@ -159,7 +165,8 @@ def test_every_metric_exists(tmp_path: Path) -> None:
     answers = (TOP / "tests" / "engine" / "contract" / "vllm-answers.json").read_text(encoding="utf-8")
     of_vllm = set(re.findall(r"vllm:[a-z_0-9]+", answers))
     of_dcgm = names_in((HERE / "exporters" / "dcgm.prom").read_text(encoding="utf-8"))
-    there = names_in(of_node) | names_in(of_nginx) | of_vllm | of_dcgm | names_in(OURS) | {"numapin_cpu_node"}
+    ours = names_in(OURS) | names_in(WATCHDOGS) | {"numapin_cpu_node"}
+    there = names_in(of_node) | names_in(of_nginx) | of_vllm | of_dcgm | ours
     recorded = {rule["record"] for rule in rules() if "record" in rule}
     used = {
         metric

@@ -47,9 +47,13 @@ def cgroups() -> Cgroups:
 
 def podman(*arguments: str, timeout_seconds: int = 120, stdin: str | None = None, check: bool = True) -> str:
     """Run podman and return what it printed."""
+    return run(podman_command(*arguments), timeout_seconds=timeout_seconds, stdin=stdin, check=check)
+
+
+def podman_command(*arguments: str) -> list[str]:
+    """The words that run podman."""
     runtime = ["--runtime", "runc"] if cgroups().hybrid else []
-    command = as_root(["podman", *runtime, *arguments])
-    return run(command, timeout_seconds=timeout_seconds, stdin=stdin, check=check)
+    return as_root(["podman", *runtime, *arguments])
 
 
 def inspect(kind: str, name: str) -> dict[str, t.Any] | None:

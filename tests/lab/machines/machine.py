@@ -22,7 +22,7 @@ import typing as t
 from fleet.console import FleetError, last_lines, run, say
 from fleet.settings import cache_lock
 
-from machines import monitor, qemu
+from machines import monitor, qemu, torch_disk
 from machines.image import Image
 from machines.places import RUNNING, accelerator
 from machines.shapes import Shape
@@ -98,7 +98,9 @@ def start(
             overlay = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(image.disk), "-F", "raw"]
             run([*overlay, str(directory / "disk.qcow2")], timeout_seconds=60)
         for slot, device in enumerate(shape.devices):
-            if device.kind == "nvme":
+            if device.kind == "torch":
+                shutil.copyfile(torch_disk.made(), directory / f"nvme{slot}.raw")
+            elif device.kind == "nvme":
                 with (directory / f"nvme{slot}.raw").open("wb") as handle:
                     handle.truncate(qemu.NVME_MIB * 2**20)
         more = ["-loadvm", BOOTED] if booted else []

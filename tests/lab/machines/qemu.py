@@ -17,7 +17,7 @@ from fleet.cpus import numbers
 from machines import monitor
 from machines.image import Image
 from machines.places import RUNNING
-from machines.shapes import NETWORKS, Device, Shape
+from machines.shapes import DISKS, NETWORKS, Device, Shape
 
 # The network with this address is the one that carries SSH; image/build-disk gives it its IP address.
 MANAGEMENT_MAC = "52:54:00:4c:00:00"
@@ -132,7 +132,7 @@ def devices(shape: Shape, place: Place, nvme: bool) -> c.Iterator[str]:
         if device.kind in NETWORKS:
             yield from network(number, device, networks, place)
             networks += 1
-        elif device.kind == "nvme":
+        elif device.kind in DISKS:
             if nvme:
                 file = place.directory / f"nvme{number}.raw"
                 yield from ("-drive", f"if=none,id=disk{number},file={file},format=raw,cache=unsafe")
@@ -145,7 +145,7 @@ def devices(shape: Shape, place: Place, nvme: bool) -> c.Iterator[str]:
 def plug_nvme(directory: pathlib.Path, shape: Shape) -> None:
     """Plug in the disks that were left out of the command."""
     for number, device in enumerate(shape.devices):
-        if device.kind == "nvme":
+        if device.kind in DISKS:
             file = {"driver": "file", "filename": str(directory / f"nvme{number}.raw"), "cache": {"no-flush": True}}
             monitor.execute(directory, "blockdev-add", **{"driver": "raw", "node-name": f"disk{number}", "file": file})
             place = {"bus": f"slot{number}", "drive": f"disk{number}", "serial": serial(number)}

@@ -16,8 +16,10 @@ from fleet.console import FleetError
 from fleet.cpus import numbers
 
 SHAPES = pathlib.Path(__file__).resolve().parents[1] / "shapes"
-DEVICE_KINDS = ("network", "queues", "nvme", "gpu")
+DEVICE_KINDS = ("network", "queues", "nvme", "torch", "gpu")
 NETWORKS = ("network", "queues")
+# torch is one with something on it.
+DISKS = ("nvme", "torch")
 # QEMU wants memory in whole pages of any size; the kernel wants its first node to hold it and the boot.
 MEMORY_STEP_MIB = 64
 LOCAL_DISTANCE = 10
@@ -37,8 +39,8 @@ class Device:
     """One PCI device and the node it hangs on; none is unknown.
 
     ``network``: virtio-net; ``queues``: a network card with a queue, and so a vector that can be moved, for each CPU
-    (vmxnet3); ``nvme``: a disk; ``gpu``: a spare device that sysfs and NVML call an NVIDIA GPU (see image/gpu), with
-    its ``name`` and ``memory_mib``.
+    (vmxnet3); ``nvme``: an empty disk; ``torch``: such a disk with torch (see torch_disk); ``gpu``: a spare device
+    that sysfs and NVML call an NVIDIA GPU (see image/gpu), with its ``name`` and ``memory_mib``.
 
     A ``network`` with several queues hangs on a tap of this machine, which takes root; others need no rights.
     """

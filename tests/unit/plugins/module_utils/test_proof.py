@@ -16,6 +16,7 @@ import pytest
 
 from ansible_collections.numapin.inference.plugins.module_utils._commands import CommandError, Result
 from ansible_collections.numapin.inference.plugins.module_utils._gpu_sources import GpuSources
+from ansible_collections.numapin.inference.plugins.module_utils._metrics import MetricsError
 from ansible_collections.numapin.inference.plugins.module_utils._program import program
 from ansible_collections.numapin.inference.plugins.module_utils._verify_service import (
     ENTRY,
@@ -397,7 +398,7 @@ def test_modes_are_set_on_the_file_that_was_opened(
 
 def test_a_file_that_cannot_be_written_is_named_and_nothing_is_left(service: Service) -> None:
     (service.run_directory / "verify.json").mkdir()
-    with pytest.raises(ServiceError, match=r"verify\.json cannot be written"):
+    with pytest.raises(MetricsError, match=r"verify\.json cannot be written"):
         service.run()
     assert [path.name for path in service.run_directory.iterdir()] == ["verify.json"]
 

@@ -181,3 +181,20 @@ def test_the_table_shows_figures_verdicts_and_what_is_missing() -> None:
     assert next(line for line in lines if line[:1] == ["floating"] and len(line) > 6)[-1] == "-"
     assert "- host, copies: this host has no GPU" in text
     assert "- node 0: it failed" in text
+
+
+def test_what_the_host_could_not_measure_is_named_once_with_its_reason() -> None:
+    given = measured(local=[110.0] * 6)
+    pair = {"cpu_node": 0, "memory_node": 0, "gib_per_second": 12.5, "nanoseconds": None, "why": "no latency: no numba"}
+    copies = {"gpu": "0000:17:00.0", "gpu_node": 0, "to_gpu_gib_per_second": None, "why": "torch sees no GPU"}
+    given["pairs"] = [pair, {**pair, "memory_node": 1}]
+    given["gpu_copies"] = [{**copies, "node": 0}, {**copies, "node": 1}]
+    left_out = [{"part": "service", "what": "all of it", "why": "benchmark_parts leaves it out"}]
+    found = benchmark_result(given, host="gpu1", generated="now", left_out=left_out)
+    assert found["left_out"] == [
+        *left_out,
+        {"part": "host", "what": "latency of memory", "why": "no latency: no numba"},
+        {"part": "host", "what": "copies between host and GPU", "why": "torch sees no GPU"},
+    ]
+    assert found["pairs"][1] == {"cpu_node": 0, "memory_node": 1, "gib_per_second": 12.5, "nanoseconds": None}
+    assert found["gpu_copies"] == []
