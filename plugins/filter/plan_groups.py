@@ -68,8 +68,8 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.numapin.inference.plugins.filter.plan_instances import AddressError, number, resolve
 from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
 from ansible_collections.numapin.inference.plugins.plugin_utils._groups import Candidate, GroupsError, plan_groups
-from ansible_collections.numapin.inference.plugins.plugin_utils._machine import Kept, read_machine
-from ansible_collections.numapin.inference.plugins.plugin_utils._planner import kept_from, Settings
+from ansible_collections.numapin.inference.plugins.plugin_utils._machine import read_machine
+from ansible_collections.numapin.inference.plugins.plugin_utils._planner import Settings, kept_from
 
 
 def groups(hosts: Mapping[str, Mapping[str, t.Any]], fail: bool = True) -> dict[str, t.Any]:

@@ -106,7 +106,7 @@ options:
       across_hosts:
         description:
           - How hosts share an instance. With V(pipeline) each has its stages.
-          - With V(tensor) one tensor-parallel group goes over all of them, of the whole O(models[].tensor_parallel_size)
+          - With V(tensor) one tensor-parallel group goes over all of them, of all the O(models[].tensor_parallel_size)
             workers. That needs a network as fast as the links inside a host.
         type: str
         choices: [pipeline, tensor]

@@ -20,7 +20,7 @@ from ansible_collections.numapin.inference.plugins.plugin_utils._wishes import D
 
 
 def instance_name(model: Model, node_id: int, ordinal: int) -> str:
-    """``MODEL-nNODE``, and ``MODEL-nNODE-K`` for the second and later instance on a node; of several hosts the group's."""
+    """``MODEL-nNODE``, and ``MODEL-nNODE-K`` for the second and later on a node; of several hosts the group's."""
     if model.part:
         return model.part.instance
     return f"{model.name}-n{node_id}" if ordinal == 1 else f"{model.name}-n{node_id}-{ordinal}"

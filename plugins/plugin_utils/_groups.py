@@ -7,9 +7,9 @@
 """Which hosts serve one instance together: the groups of the fleet, worked out once for all of its hosts.
 
 A group is ``{name, model, hosts, first_port, members}``: the instance's name, that of its model, its hosts with the
-leader first, the first of its own ports, and ``members`` as ``{host, address, interface}`` in the same order. Hosts of a
-group are alike: as many usable nodes, and on each as many GPUs of one kind (or cores, on the CPU). A host is in one
-group at most, so that all groups have the same ports.
+leader first, the first of its own ports, and ``members`` as ``{host, address, interface}`` in the same order. Hosts of
+a group are alike: as many usable nodes, and on each as many GPUs of one kind (or cores, on the CPU). A host is in one
+group at most, so that all groups can have the same ports.
 """
 
 from __future__ import annotations
@@ -147,8 +147,8 @@ def plan_groups(candidates: t.Sequence[Candidate]) -> tuple[list[Group], dict[st
             )
         for host in left:
             warnings.setdefault(host, []).append(
-                f"model {name!r} has no part here: it takes groups of {host_count(models[host])} hosts that are alike, and"
-                f" nobody is left for this one, which has {shapes[host]}"
+                f"model {name!r} has no part here: it takes groups of {host_count(models[host])} hosts that are alike,"
+                f" and nobody is left for this one, which has {shapes[host]}"
             )
     problems += _twice(groups)
     if problems:
@@ -162,10 +162,8 @@ def _faults(name: str, models: t.Mapping[str, Model], hosts: t.Mapping[str, Cand
     first_host, first = next(iter(models.items()))
     other = next((host for host, model in models.items() if model != first), None)
     if other is not None:
-        return [
-            f"{told} has `hosts`, and its entries on {first_host} and {other} differ: all hosts of a group need the same"
-            " one. Set it for all of them in one place, such as group_vars."
-        ]
+        differ = f"{told} has `hosts`, and its entries on {first_host} and {other} differ"
+        return [f"{differ}: all hosts of a group need the same one. Set it in one place, such as group_vars."]
     faults = []
     listed = first.hosts if isinstance(first.hosts, tuple) else ()
     strangers = [host for host in listed if host not in hosts]
@@ -184,8 +182,8 @@ def _faults(name: str, models: t.Mapping[str, Model], hosts: t.Mapping[str, Cand
     if unknown:
         why = "; ".join(f"{host}: {hosts[host].why_not}" for host in unknown)
         faults.append(
-            f"{told} needs all hosts of its groups, and of some nothing is known ({why}). Repair them, or run with all of"
-            f" them; without them for good, take them out of `hosts` or of the inventory."
+            f"{told} needs all hosts of its groups, and of some nothing is known ({why}). Repair them, or run with all"
+            " of them; without them for good, take them out of `hosts` or of the inventory."
         )
     return faults
 
@@ -222,7 +220,7 @@ def _sets(
     if isinstance(first.hosts, tuple):
         if len({shapes[host] for host in first.hosts}) > 1:
             problems.append(_unlike(name, {host: shapes[host] for host in first.hosts}))
-        return [(0, first.hosts)], [host for host in models if host not in first.hosts]
+        return [(0, first.hosts)], []
     size = host_count(first)
     sets: list[tuple[int | None, tuple[str, ...]]] = []
     free = list(models)
@@ -233,8 +231,8 @@ def _sets(
             free = [host for host in free if host not in members]
     for shape in dict.fromkeys(shapes[host] for host in free):
         alike_hosts = [host for host in free if shapes[host] == shape]
-        for start in range(0, len(alike_hosts) - size + 1, size):
-            sets.append((None, tuple(alike_hosts[start : start + size])))
+        starts = range(0, len(alike_hosts) - size + 1, size)
+        sets.extend((None, tuple(alike_hosts[start : start + size])) for start in starts)
     taken = {host for _number, members in sets for host in members}
     if not sets:
         problems.append(_unlike(name, {host: shapes[host] for host in free}, size))
@@ -244,9 +242,8 @@ def _sets(
 def _earlier(name: str, hosts: t.Iterable[Candidate]) -> t.Iterator[tuple[int, tuple[str, ...]]]:
     """The model's groups of the last plans, as their leaders tell of them."""
     for host in hosts:
-        for entry in (
-            host.previous["instances"] if isinstance(host.previous, t.Mapping) and is_plan(host.previous) else ()
-        ):
+        previous = host.previous if isinstance(host.previous, t.Mapping) and is_plan(host.previous) else {}
+        for entry in previous.get("instances", ()):
             group = entry.get("group") if isinstance(entry, t.Mapping) else None
             number = str(entry.get("name", "")).removeprefix(f"{name}-g") if group else ""
             if isinstance(group, t.Mapping) and entry.get("model") == name and number.isdecimal():

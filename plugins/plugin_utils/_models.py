@@ -304,8 +304,8 @@ class _Reader:
             if len(names) >= 2:
                 return names
         self._refuse(
-            f"`hosts` is {value!r}. Allowed is a whole number from 2 on, of hosts for each instance, or a list of at least"
-            " two names of hosts, the leader first. Leave it out for instances on one host."
+            f"`hosts` is {value!r}. Allowed is a whole number from 2 on, of hosts for each instance, or a list of at"
+            " least two names of hosts, the leader first. Leave it out for instances on one host."
         )
         return None
 
@@ -318,8 +318,8 @@ class _Reader:
         if model.across_hosts == "tensor":
             if pipeline != 1:
                 self._refuse(
-                    f"has `across_hosts: tensor` and `pipeline_parallel_size: {pipeline}`, which exclude each other: one"
-                    " tensor-parallel group over all hosts has no stages. Leave one of them out."
+                    f"has `across_hosts: tensor` and `pipeline_parallel_size: {pipeline}`, which exclude each other:"
+                    " one tensor-parallel group over all hosts has no stages. Leave one of them out."
                 )
             if tensor % number:
                 self._refuse(

@@ -84,9 +84,9 @@ def plan_host(
 
     ``facts``: ``ansible_facts['numa']``; ``models``: ``vllm_models``; ``address``: the IP address at which balancers
     reach the instances; ``previous``: the plan of the last run, for stable names and ports (anything that is no plan
-    counts as none); ``fleet``: its ``groups`` and ``warnings`` by host (``_groups``); ``settings``: those of ``Settings``. Returns the dictionary documented as ``vllm_plan`` in
-    docs/architecture.md. What the host has of instances that another one leads is under ``members``, with neither port nor
-    URL: ``joined`` puts them in.
+    counts as none); ``fleet``: its ``groups`` and ``warnings`` by host (``_groups``); ``settings``: those of
+    ``Settings``. Returns the dictionary documented as ``vllm_plan`` in docs/architecture.md. What the host has of
+    instances that another one leads is under ``members``, with neither port nor URL: ``joined`` puts them in.
 
     Raises ``ModelError``, ``FactsError`` and ``PlanError`` with all that is wrong at that stage. Changes no argument.
     """
@@ -108,7 +108,7 @@ def plan_host(
     warnings += (fleet or {}).get("warnings", {}).get(host, ())
     if fleet is None:
         warnings += [
-            f"model {model.name!r} is left out here: instances over several hosts are planned with all hosts of the fleet"
+            f"model {model.name!r} is left out here: instances over several hosts are planned with all of the fleet"
             for model in parsed
             if model.hosts is not None
         ]
@@ -163,7 +163,7 @@ def plan_host(
 
 
 def joined(plan: t.Mapping[str, t.Any], plans: t.Mapping[str, t.Mapping[str, t.Any]]) -> dict[str, t.Any]:
-    """A host's plan with port and URL of the instances that it is a member of, from the plans of their leaders by host."""
+    """A host's plan with port and URL of the instances that it is a member of, from their leaders' plans by host."""
     if "members" not in plan:
         return dict(plan)
     members = []
@@ -231,8 +231,8 @@ def _reasons_of_group(slot: Slot, group: t.Mapping[str, t.Any], host: str) -> t.
         else "tensor-parallel inside a host and pipeline-parallel between them"
     )
     yield (
-        f"hosts: {', '.join(hosts)} serve it together, {host} {role}; {tensor} x {pipeline} workers in all, {how}; they reach"
-        f" this one at {member['address']} on {member['interface']}"
+        f"hosts: {', '.join(hosts)} serve it together, {host} {role}; {tensor} x {pipeline} workers in all, {how}; they"
+        f" reach this one at {member['address']} on {member['interface']}"
     )
 
 

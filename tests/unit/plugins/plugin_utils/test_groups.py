@@ -269,4 +269,4 @@ def test_wishes_that_cannot_be_meant(keys: dict[str, t.Any], said: str) -> None:
 def test_a_preview_without_the_fleet_leaves_it_out() -> None:
     plan = plan_instances(eight_gpus(), [model("big", hosts=2)], "gpu1", "192.0.2.1")
     assert plan["instances"] == []
-    assert "planned with all hosts of the fleet" in plan["warnings"][0]
+    assert "planned with all of the fleet" in plan["warnings"][0]
