@@ -218,6 +218,10 @@ rollout-load: containers $(DEV) ## changes of every kind under 2,000 streams, re
 rollout-faults: containers $(DEV) ## what goes wrong during rollouts, and what clients see of it
 	@$(STEP) 60m "faults under load" python3 tests/containers/rollout_faults.py
 
+.PHONY: groups
+groups: containers $(DEV) ## one instance over two hosts, real vLLM: whole answers, closed ports, kill -9 of its parts, a rollout
+	@$(STEP) 30m "an instance over two hosts" $(BIN)/python tests/containers/groups.py
+
 .PHONY: format figures lock clean
 format: $(ENVIRONMENT) ## let ruff write the format it checks
 	@ruff check --fix --cache-dir .cache/ruff

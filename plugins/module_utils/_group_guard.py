@@ -7,7 +7,7 @@
 """Keeps the members of an instance over several hosts together: all of them run, or none does.
 
 vLLM does not see the loss of another host: its leader goes on answering /health when a follower is gone, and a follower
-waits for a lost leader for ever (0.32, 0.33). So every member's unit runs this program, which runs vLLM:
+waits for a lost leader for ever (seen with 0.32). So every member's unit runs this program, which runs vLLM:
 
     group_guard.py GROUP.json -- COMMAND...
 

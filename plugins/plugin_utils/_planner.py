@@ -14,6 +14,7 @@ instances (``_cores``), and ports (``_ports``).
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import typing as t
 
 from ansible_collections.numapin.inference.plugins.module_utils._cpuset import (
@@ -172,6 +173,10 @@ def joined(plan: t.Mapping[str, t.Any], plans: t.Mapping[str, t.Mapping[str, t.A
         there = [one for one in plans.get(leader, {}).get("instances", []) if one["name"] == entry["name"]]
         if not there:
             raise PlanError(plan["host"], [f"{entry['name']} is led by {leader}, which is not planned in this run."])
+        if ipaddress.ip_address(plans[leader]["address"]).is_loopback:
+            where = plans[leader]["address"]
+            told = f"{entry['name']}: its leader {leader} serves at {where}, where its other hosts cannot ask it"
+            raise PlanError(plan["host"], [f"{told}. Set vllm_address there, or have a group load_balancers."])
         members.append({**entry, "port": there[0]["port"], "url": there[0]["url"]})
     return {**plan, "members": members}
 

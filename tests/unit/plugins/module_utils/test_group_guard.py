@@ -45,7 +45,10 @@ class Fleet:
 
     def start(self, rank: int, command: str = "exec sleep 300", **settings: t.Any) -> subprocess.Popen[str]:
         given = {
-            "name": "big-g0", "rank": rank, "members": self.members, "guard_port": self.port,
+            "name": "big-g0",
+            "rank": rank,
+            "members": self.members,
+            "guard_port": self.port,
             **self.settings,
             **settings,
         }

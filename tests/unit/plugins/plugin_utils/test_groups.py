@@ -246,6 +246,13 @@ def test_a_leader_without_a_plan_is_told() -> None:
         joined(made["gpu2"], {})
 
 
+def test_a_leader_that_serves_its_own_host_alone() -> None:
+    made = plans(hosts(2, [model("big", hosts=2)]))
+    made["gpu1"]["address"] = "127.0.0.1"
+    with pytest.raises(PlanError, match="where its other hosts cannot ask it"):
+        joined(made["gpu2"], made)
+
+
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
