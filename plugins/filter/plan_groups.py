@@ -92,7 +92,7 @@ def _candidate(name: str, about: Mapping[str, t.Any]) -> Candidate:
     machine, address = None, ""
     if not why_not:
         try:
-            settings = {key: number(value) for key, value in about["settings"].items()}
+            settings: dict[str, t.Any] = {key: number(value) for key, value in about["settings"].items()}
             machine = read_machine(about["facts"], kept_from(Settings(**settings), name))
             address = resolve(name, about["address"])
         except AddressError as error:

@@ -145,10 +145,10 @@ def plan_groups(candidates: t.Sequence[Candidate]) -> tuple[list[Group], dict[st
             groups.append(
                 _group(f"{name}-g{next(fresh) if number is None else number}", name, hosts, by_name, problems)
             )
-        for host in left:
-            warnings.setdefault(host, []).append(
-                f"model {name!r} has no part here: it takes groups of {host_count(models[host])} hosts that are alike,"
-                f" and nobody is left for this one, which has {shapes[host]}"
+        for lonely in left:
+            warnings.setdefault(lonely, []).append(
+                f"model {name!r} has no part here: it takes groups of {host_count(models[lonely])} hosts alike,"
+                f" and nobody is left for this one, which has {shapes[lonely]}"
             )
     problems += _twice(groups)
     if problems:
