@@ -93,6 +93,9 @@ def _candidate(name: str, about: Mapping[str, t.Any]) -> Candidate:
     if not why_not:
         try:
             settings: dict[str, t.Any] = {key: number(value) for key, value in about["settings"].items()}
+            # A single CPU is a number in YAML, and none may be said as null.
+            reserved = about["settings"].get("reserved_cpus")
+            settings["reserved_cpus"] = "" if reserved is None else str(reserved)
             machine = read_machine(about["facts"], kept_from(Settings(**settings), name))
             address = resolve(name, about["address"])
         except AddressError as error:

@@ -175,6 +175,14 @@ def test_the_devices_next_to_the_gpus_are_named() -> None:
     assert made["gpu1"]["instances"][0]["group"]["ib_hcas"] == ["mlx5_0", "mlx5_1"]
 
 
+@pytest.mark.parametrize("reserved", ["0", 0, "0-1", None])
+def test_reserved_cpus_as_text_number_or_nothing(reserved: object) -> None:
+    asked = [model("big", hosts=2, device="cpu")]
+    about = {"facts": machine({0: "0-7"}), "settings": {**SETTINGS, "reserved_cpus": reserved}}
+    fleet = {f"gpu{number}": host(number, asked) | about for number in (1, 2)}
+    assert plan_groups(fleet)["groups"][0]["hosts"] == ["gpu1", "gpu2"]
+
+
 # --- refused ----------------------------------------------------------------------------------------------------------
 
 
