@@ -233,10 +233,10 @@ def batches(
         taken: list[Bundle] = []
         gone: dict[tuple[str, str], int] = {}
         for bundle in pending:
-            trial = dict(gone)
-            if all(_fits(state, host, change, trial, batch, minimum_healthy) for host, change in bundle):
+            with_it = _fits(state, bundle, gone, batch, minimum_healthy)
+            if with_it is not None:
                 taken.append(bundle)
-                gone = trial
+                gone = with_it
         if not taken:
             messages = [_too_few(state, host, change, minimum_healthy) for host, change in pending[0]]
             (warnings if allow_downtime else refusals).append("; ".join(filter(None, messages)))
@@ -353,22 +353,24 @@ def _open(drained: Mapping[str, Mapping[str, t.Any]]) -> set[str]:
 
 
 def _fits(
-    state: _State, host: str, change: Change, gone: dict[tuple[str, str], int], batch: int, minimum_healthy: int
-) -> bool:
-    """Whether it can go out beside what is ``gone``; it is counted there then."""
-    if not state.hosts[host]["balanced"]:
-        return True
-    leaving = state.leaving(host, change)
-    for model, names in leaving.items():
-        already = gone.get((state.domain(host), model), 0)
-        # One change may hold more instances than a batch: they depend on one another, so it goes alone.
-        if already and already + len(names) > batch:
-            return False
-    if not _leaves(state, host, change, gone, minimum_healthy):
-        return False
-    for model, names in leaving.items():
-        gone[state.domain(host), model] = gone.get((state.domain(host), model), 0) + len(names)
-    return True
+    state: _State, bundle: Bundle, gone: Mapping[tuple[str, str], int], batch: int, minimum_healthy: int
+) -> dict[tuple[str, str], int] | None:
+    """What is gone with ``bundle`` beside what is ``gone`` without; ``None`` where that would be too much."""
+    with_it = dict(gone)
+    for host, change in bundle:
+        if not state.hosts[host]["balanced"]:
+            continue
+        leaving = state.leaving(host, change)
+        for model, names in leaving.items():
+            already = gone.get((state.domain(host), model), 0)
+            # One bundle may hold more instances than a batch: they depend on one another, so it goes alone.
+            if already and already + len(names) > batch:
+                return None
+        if not _leaves(state, host, change, with_it, minimum_healthy):
+            return None
+        for model, names in leaving.items():
+            with_it[state.domain(host), model] = with_it.get((state.domain(host), model), 0) + len(names)
+    return with_it
 
 
 def _leaves(

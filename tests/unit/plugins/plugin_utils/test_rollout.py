@@ -387,3 +387,22 @@ def test_a_follower_has_no_port_that_another_could_want() -> None:
     ]
     changes = host_changes(plan, {"instances": [], "members": [part(1)]}, actions, ["big-g0"], {})
     assert [change["in"] for change in changes] == [["big-g0"]]
+
+
+def test_instances_of_two_hosts_make_room_for_one_that_they_have_together() -> None:
+    """Both are out at once, whatever the batch is, as long as another one serves."""
+    hosts = pair("gpu1", "gpu2")
+    for host in ("gpu1", "gpu2"):
+        old = {"name": "big-n0", "model": "big", "port": 8000, "gpus": ["GPU-0"], "device": "gpu", "cpus": "0-3"}
+        change = {"out": ["big-n0"], "in": ["big-g0"], "reason": "it is no longer planned"}
+        hosts[host] |= {"serving": {"instances": [old]}, "ready": ["big-n0"], "changes": [change]}
+    order = batches(hosts, shared=True)
+    assert order["refusals"] == []
+    assert [batch["hosts"] for batch in order["batches"]] == [
+        {
+            "gpu1": {"out": ["big-n0"], "in": ["big-g0"], "with": ["gpu2"]},
+            "gpu2": {"out": ["big-n0"], "in": ["big-g0"], "with": ["gpu1"]},
+        }
+    ]
+    hosts["gpu3"]["ready"] = []
+    assert "only 1 would be left" in batches(hosts, shared=True, minimum_healthy=2)["refusals"][0]
