@@ -245,6 +245,10 @@ benchmark-verdicts: containers $(DEV) ## its verdicts on the real vLLM: two equa
 benchmark-lab: containers lab-image $(DEV) ## benchmark.yml on a machine with two nodes: where the kernel had what it measured
 	@$(STEP) 30m "the benchmark on a machine with two nodes" pytest -q -s tests/lab/test_benchmark.py
 
+.PHONY: groups
+groups: containers $(DEV) ## one instance over two hosts, real vLLM: whole answers, closed ports, kill -9 of its parts, a rollout
+	@$(STEP) 30m "an instance over two hosts" $(BIN)/python tests/containers/groups.py
+
 .PHONY: format figures lock clean
 format: $(ENVIRONMENT) ## let ruff write the format it checks
 	@ruff check --fix --cache-dir .cache/ruff

@@ -96,6 +96,21 @@ options:
           - The default is V(refuse), or V(pipeline) where O(models[].pipeline_parallel_size) is greater than V(1).
         type: str
         choices: [refuse, pipeline, interleave]
+      hosts:
+        description:
+          - Makes one instance of several hosts, which vLLM's own distributed engine joins. A number takes groups of so
+            many hosts that are alike; a list names the hosts of one instance, the leader first.
+          - O(models[].tensor_parallel_size) then is the size inside a host. O(models[].pipeline_parallel_size) counts
+            the stages on all hosts; without it every host is one stage.
+        type: raw
+      across_hosts:
+        description:
+          - How hosts share an instance. With V(pipeline) each has its stages.
+          - With V(tensor) one tensor-parallel group goes over all of them, of all the O(models[].tensor_parallel_size)
+            workers. That needs a network as fast as the links inside a host.
+        type: str
+        choices: [pipeline, tensor]
+        default: pipeline
       device:
         description: What the model runs on. V(auto) is GPUs on hosts that have any, else the CPU.
         type: str
@@ -196,7 +211,14 @@ options:
     description: Size of the models' weights in MiB by their O(models[].source), as far as it is known.
     type: dict
     default: {}
+  fleet:
+    description:
+      - The groups of hosts that serve one instance together, as P(numapin.inference.plan_groups#filter) found them.
+      - Without it, models with O(models[].hosts) are left out, with a warning.
+    type: dict
 seealso:
+  - plugin: numapin.inference.plan_groups
+    plugin_type: filter
   - module: numapin.inference.numa_facts
   - plugin: numapin.inference.plan_table
     plugin_type: filter
@@ -380,10 +402,24 @@ _value:
         environment:
           description: Environment variables, all values texts.
           type: dict
+        group:
+          description:
+            - Of an instance of several hosts, what this one has to know - its C(rank), all C(members) with C(host),
+              C(address) and C(interface), what goes C(across) the hosts, the InfiniBand devices next to its GPUs
+              (C(ib_hcas)), and the ports C(rendezvous_port), C(guard_port), C(engine_port) and C(last_port).
+          returned: for instances of several hosts
+          type: dict
         reasons:
           description: Why it is where it is.
           type: list
           elements: str
+    members:
+      description:
+        - What the host has of instances that another one leads, in the shape of C(instances).
+        - P(numapin.inference.joined_plan#filter) fills in C(port) and C(url).
+      returned: when there are some
+      type: list
+      elements: dict
     warnings:
       description: What was planned around and may not be meant, such as GPUs without an instance.
       type: list
@@ -416,6 +452,7 @@ def plan_instances(
     api_server_cores: int | str = 0,
     reserved_memory_mib: int | str = 0,
     weights_mib: t.Mapping[str, int] | None = None,
+    fleet: t.Mapping[str, t.Any] | None = None,
 ) -> dict[str, t.Any]:
     """Return the plan of one host; what cannot be planned is raised, or returned as ``{"problems": […]}``."""
     if previous and not is_plan(previous):
@@ -430,16 +467,17 @@ def plan_instances(
     try:
         return plan_host(
             facts,
-            _with_defaults(models, default_arguments or {}),
+            with_defaults(models, default_arguments or {}),
             host=host,
-            address=_resolve(host, address),
+            address=resolve(host, address),
             previous=previous,
             reserved_cpus=reserved_cpus,
-            housekeeping_cores=_number(housekeeping_cores),
-            balancer_cores=_number(balancer_cores),
-            api_server_cores=_number(api_server_cores),
-            reserved_memory_mib=_number(reserved_memory_mib),
+            housekeeping_cores=number(housekeeping_cores),
+            balancer_cores=number(balancer_cores),
+            api_server_cores=number(api_server_cores),
+            reserved_memory_mib=number(reserved_memory_mib),
             weights_mib=weights_mib or {},
+            fleet=fleet,
         )
     except NumapinError as error:
         if not fail:
@@ -447,12 +485,12 @@ def plan_instances(
         raise AnsibleFilterError(str(error)) from error
 
 
-def _number(value: object) -> object:
+def number(value: object) -> object:
     """Values given with ``--extra-vars key=value`` are texts."""
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
-def _with_defaults(models: object, defaults: t.Mapping[str, t.Any]) -> object:
+def with_defaults(models: object, defaults: t.Mapping[str, t.Any]) -> object:
     """Give every model the arguments it does not set itself, in either spelling; what is no model stays as it is."""
     if not isinstance(models, (list, tuple)):
         return models
@@ -472,7 +510,7 @@ class AddressError(NumapinError):
     """A host's address cannot be used by balancers."""
 
 
-def _resolve(host: str, address: object) -> str:
+def resolve(host: str, address: object) -> str:
     """An IP address as it is; a name as the controller knows it, IPv4 before IPv6, and the same one in every run."""
     what = f"host {host}: the address {address!r} at which balancers are to reach its instances"
     advice = "Give its IP address (vllm_address), such as 192.0.2.11"

@@ -70,6 +70,7 @@ class Planned:
     gpus: tuple[str, ...] | None  # UUIDs, or PCI addresses of GPUs without one; null: nothing is said about GPUs
     workers: tuple[Worker, ...] = ()  # by rank; none: they are where the instance is
     tensor_parallel_size: int = 1
+    group_rank: int = 0  # of an instance over several hosts: this host's place among them
 
 
 def planned_from(entry: t.Mapping[str, t.Any]) -> Planned:
@@ -130,7 +131,18 @@ def planned_from(entry: t.Mapping[str, t.Any]) -> Planned:
         None if gpus is None else tuple(gpus),
         _workers_from(entry, where),
         tensor,
+        _group_rank_from(entry, where),
     )
+
+
+def _group_rank_from(entry: t.Mapping[str, t.Any], where: str) -> int:
+    group = entry.get("group")
+    if group is None:
+        return 0
+    rank = group.get("rank") if isinstance(group, t.Mapping) else None
+    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 0:
+        raise PlacementError(f"{where} group is {group!r}; it must have the rank of this host, a number from 0 on")
+    return rank
 
 
 def _workers_from(entry: t.Mapping[str, t.Any], where: str) -> tuple[Worker, ...]:
@@ -246,7 +258,9 @@ class _Verdict:
             if title is None:
                 continue
             rank = int(title[1]) * self.planned.tensor_parallel_size + int(title[2] or 0)
-            if rank >= len(self.planned.workers):
+            # Titles count the workers of all hosts, of which each has as many.
+            rank -= self.planned.group_rank * len(self.planned.workers)
+            if not 0 <= rank < len(self.planned.workers):
                 continue
             missing.discard(rank)  # what a worker has forked has its title, and belongs where it does
             worker, name = self.planned.workers[rank], title[0].strip(" _")

@@ -123,12 +123,16 @@ def _read_plan(host: Host) -> list[dict[str, t.Any]]:
     if text is None:
         raise ProofError(f"{PLAN} cannot be read: deploy this host (inference.yml), or set verify_timer: false")
     try:
-        instances = json.loads(text)["instances"]
-        if not isinstance(instances, list) or not all(isinstance(one, dict) for one in instances):
-            raise TypeError("instances is no list of dictionaries")
+        plan = json.loads(text)
+        instances = plan["instances"]
+        # What this host has of instances that another one leads is where it was planned as well.
+        members = plan.get("members", [])
+        for part in (instances, members):
+            if not isinstance(part, list) or not all(isinstance(one, dict) for one in part):
+                raise TypeError("instances is no list of dictionaries")
     except (ValueError, KeyError, TypeError) as error:
         raise ProofError(f"{PLAN} is damaged ({error}): deploy this host again (inference.yml)") from error
-    return instances
+    return [*instances, *members]
 
 
 # --- Over time -----------------------------------------------------------------------------------------------------

@@ -115,6 +115,12 @@ shared_memory_total_mib:
   returned: success
   type: int
   sample: 64386
+interfaces:
+  description:
+    - IP addresses by network interface. V(null) when O(root) is not the running system, or the kernel did not tell.
+  returned: success
+  type: dict
+  sample: {lo: [127.0.0.1], eth0: [192.0.2.11]}
 warnings_found:
   description: What could not be read, and why.
   returned: success
@@ -133,6 +139,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.numapin.inference.plugins.module_utils._drained import read_records
 from ansible_collections.numapin.inference.plugins.module_utils._errors import NumapinError
 from ansible_collections.numapin.inference.plugins.module_utils._files import STATE_DIRECTORY
+from ansible_collections.numapin.inference.plugins.module_utils._host import Host
+from ansible_collections.numapin.inference.plugins.module_utils._interfaces import read_interfaces
 
 # In the order in which vLLM looks for them.
 _WEIGHTS = (".safetensors", ".bin", ".pt")
@@ -230,6 +238,17 @@ def shared_memory_total_mib(path: str) -> int | None:
     return status.f_blocks * status.f_frsize // 2**20
 
 
+def interfaces(root: str, warnings: list[str]) -> dict[str, list[str]] | None:
+    """IP addresses by interface; of another root than the running system's nothing can be said."""
+    if root != "/":
+        return None
+    try:
+        return read_interfaces(Host(root))
+    except (OSError, ValueError, NumapinError) as error:
+        warnings.append(f"the network interfaces cannot be read: {error}")
+        return None
+
+
 def main() -> t.NoReturn:
     module = AnsibleModule(
         argument_spec={
@@ -271,6 +290,7 @@ def main() -> t.NoReturn:
         paths=found,
         stamp=read_stamp(None if given["stamp_path"] is None else _below(root, given["stamp_path"])),
         python=None if given["python"] is None else ask_python(given["python"], given["timeout_seconds"]),
+        interfaces=interfaces(root, warnings),
         shared_memory_total_mib=shared_memory_total_mib(_below(root, "/dev/shm")),
         warnings_found=warnings,
     )

@@ -48,6 +48,8 @@ options:
       - C(numa_bind_nodes) and C(numa_bind_cpus) are a NUMA node id and a cpulist for each worker of a pipeline over
         nodes, by its rank, which its title and C(tensor_parallel_size) (1 when left out) tell. Each worker is then held
         against its own entry as well. When they are left out or empty, only the whole instance is looked at.
+      - C(group) with C(rank) is this host's place among those that have an instance together. Titles of workers count
+        those of all hosts.
       - C(gpus) is a list of UUIDs of GPUs or MIG devices, and of PCI addresses of GPUs without one. When it is left
         out, GPUs are not looked at.
     type: list

@@ -19,9 +19,11 @@ from ansible_collections.numapin.inference.plugins.plugin_utils._models import M
 from ansible_collections.numapin.inference.plugins.plugin_utils._wishes import Domain, Wish
 
 
-def instance_name(model: str, node_id: int, ordinal: int) -> str:
-    """``MODEL-nNODE``, and ``MODEL-nNODE-K`` for the second and later instance on a node."""
-    return f"{model}-n{node_id}" if ordinal == 1 else f"{model}-n{node_id}-{ordinal}"
+def instance_name(model: Model, node_id: int, ordinal: int) -> str:
+    """``MODEL-nNODE``, and ``MODEL-nNODE-K`` for the second and later on a node; of several hosts the group's."""
+    if model.part:
+        return model.part.instance
+    return f"{model.name}-n{node_id}" if ordinal == 1 else f"{model.name}-n{node_id}-{ordinal}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Slot:
 
     @property
     def name(self) -> str:
-        return instance_name(self.wish.model.name, self.nodes[0], self.ordinal)
+        return instance_name(self.wish.model, self.nodes[0], self.ordinal)
 
     @property
     def weight(self) -> int:

@@ -48,7 +48,7 @@ def read_last_plan(previous: object) -> Last:
         return NO_PLAN
     nodes = [entry.get("node") for entry in _list(previous.get("nodes")) if isinstance(entry, t.Mapping)]
     instances: dict[str, LastInstance] = {}
-    for entry in previous["instances"]:
+    for entry in [*previous["instances"], *_list(previous.get("members"))]:
         if not isinstance(entry, t.Mapping) or not isinstance(entry.get("name"), str):
             continue
         spans, port = _list(entry.get("nodes")), entry.get("port")

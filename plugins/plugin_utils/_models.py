@@ -29,6 +29,7 @@ DEVICES = ("auto", "gpu", "cpu")
 MEMORY_POLICIES = ("bind", "preferred", "interleave")
 SCOPES = ("node", "package")
 SPANNINGS = ("refuse", "pipeline", "interleave")
+ACROSS_HOSTS = ("pipeline", "tensor")
 KEYS = (
     "name",
     "source",
@@ -38,6 +39,8 @@ KEYS = (
     "instances_per_node",
     "scope",
     "spanning",
+    "hosts",
+    "across_hosts",
     "device",
     "gpus",
     "port",
@@ -64,10 +67,20 @@ class ModelError(NumapinError):
 
 
 @dataclasses.dataclass(frozen=True)
+class Part:
+    """What one host has of an instance that several hosts have together: which instance, and how many hosts."""
+
+    instance: str
+    hosts: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Model:
     """One entry of ``vllm_models`` with its defaults filled in.
 
-    ``instances`` is ``None`` for ``instances_per_node`` on every node (or package, by ``scope``).
+    ``instances`` is ``None`` for ``instances_per_node`` on every node (or package, by ``scope``). ``hosts`` is a number
+    of hosts for each instance, or the names of those of its one instance; ``None`` for instances on one host. ``part``
+    is set while one host of such an instance is planned; the sizes are those on that host then.
     """
 
     name: str
@@ -86,6 +99,14 @@ class Model:
     served_names: tuple[str, ...]
     arguments: t.Mapping[str, t.Any]
     environment: t.Mapping[str, str]
+    hosts: int | tuple[str, ...] | None = None
+    across_hosts: str = "pipeline"
+    part: Part | None = None
+
+
+def host_count(model: Model) -> int:
+    """Hosts of one instance."""
+    return model.hosts if isinstance(model.hosts, int) else len(model.hosts or ("",))
 
 
 def join_problems(subject: str, problems: t.Sequence[str]) -> str:
@@ -181,7 +202,10 @@ class _Reader:
             served_names=self._served_names(name),
             arguments=read_arguments(self._entry.get("arguments"), self._refuse),
             environment=read_environment(self._entry.get("environment"), self._refuse),
+            hosts=self._hosts(),
+            across_hosts=self._choice("across_hosts", ACROSS_HOSTS, "pipeline"),
         )
+        self._shape_over_hosts(model)
         return None if self.problems else model
 
     def _refuse(self, text: str) -> None:
@@ -254,6 +278,61 @@ class _Reader:
                 " instances of a host, the other those of every node. Leave one of them out."
             )
         return self._count("instances_per_node", 1, "instances on every usable NUMA node")
+
+    def _hosts(self) -> int | tuple[str, ...] | None:
+        value = self._entry.get("hosts")
+        if value is None:
+            if "across_hosts" in self._entry:
+                self._refuse(
+                    "has `across_hosts` and no `hosts`. Say over how many hosts an instance is to go: `hosts: 2`."
+                )
+            return None
+        for key in ("instances", "instances_per_node"):
+            if key in self._entry:
+                self._refuse(
+                    f"has `hosts` and `{key}`, which exclude each other: with `hosts` there is one instance for every"
+                    " group of hosts. Leave one of them out."
+                )
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 2:
+            return int(value)
+        if isinstance(value, (list, tuple)) and all(isinstance(item, str) and item for item in value):
+            names = tuple(str(plain(item)) for item in value)
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                self._refuse(f"`hosts` names {', '.join(twice)} twice. Every host has one place in a group.")
+                return None
+            if len(names) >= 2:
+                return names
+        self._refuse(
+            f"`hosts` is {value!r}. Allowed is a whole number from 2 on, of hosts for each instance, or a list of at"
+            " least two names of hosts, the leader first. Leave it out for instances on one host."
+        )
+        return None
+
+    def _shape_over_hosts(self, model: Model) -> None:
+        """Sizes that hosts can have equal parts of."""
+        if model.hosts is None:
+            return
+        number = host_count(model)
+        tensor, pipeline = model.tensor_parallel_size, model.pipeline_parallel_size
+        if model.across_hosts == "tensor":
+            if pipeline != 1:
+                self._refuse(
+                    f"has `across_hosts: tensor` and `pipeline_parallel_size: {pipeline}`, which exclude each other:"
+                    " one tensor-parallel group over all hosts has no stages. Leave one of them out."
+                )
+            if tensor % number:
+                self._refuse(
+                    f"`tensor_parallel_size` is {tensor}, which {number} hosts cannot have equal parts of"
+                    f" (`across_hosts: tensor`). Allowed are multiples of {number}."
+                )
+        elif pipeline != 1 and pipeline % number:
+            self._refuse(
+                f"`pipeline_parallel_size` is {pipeline}, which {number} hosts cannot have equal parts of. Allowed are"
+                f" multiples of {number}: the stages on all hosts together. Without it every host is one stage."
+            )
+        if model.spanning == "interleave":
+            self._refuse("has `hosts` and `spanning: interleave`. On each host allowed are refuse and pipeline.")
 
     def _memory(self) -> int | None:
         if self._entry.get("memory_mib") is None:

@@ -68,7 +68,7 @@ def placement_metrics(numa: Mapping[str, t.Any], plan: Mapping[str, t.Any] | Non
     roles: dict[int, str] = {}
     for node in (plan or {}).get("nodes") or ():
         roles.update(dict.fromkeys(_cpus(node["housekeeping_cpus"]), "housekeeping"))
-    for instance in (plan or {}).get("instances") or ():
+    for instance in [*((plan or {}).get("instances") or ()), *((plan or {}).get("members") or ())]:
         roles.update(dict.fromkeys(_cpus(instance["cpus"]), "instance"))
     if (plan or {}).get("balancer"):
         roles.update(dict.fromkeys(_cpus(plan["balancer"]["cpus"] if plan else ""), "nginx"))

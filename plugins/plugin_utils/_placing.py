@@ -77,7 +77,7 @@ def _keep(wish: Wish, board: Board, last: Last) -> None:
         return  # with a node more or less an even spread is worth a move
     for ordinal in range(1, (wanted or wish.model.instances_per_node) + 1):
         for node_id in sorted(usable):
-            before = last.instances.get(instance_name(wish.model.name, node_id, ordinal))
+            before = last.instances.get(instance_name(wish.model, node_id, ordinal))
             if before is None or not before.nodes or before.nodes[0] != node_id:
                 continue
             if wanted is not None and len(board.of(wish.model)) >= wanted:

@@ -52,7 +52,7 @@ def _choices(plan: t.Mapping[str, t.Any]) -> t.Iterator[str]:
     balancer = plan.get("balancer")
     if balancer:
         yield f"{plan['host']} nginx: CPUs {balancer['cpus']}, {balancer['reason']}"
-    for instance in plan["instances"]:
+    for instance in [*plan["instances"], *plan.get("members", [])]:
         yield f"{plan['host']} {instance['name']}:"
         yield from (f"- {reason}" for reason in instance["reasons"])
 
@@ -67,10 +67,11 @@ def _no_plan(given: object) -> str:
 def _rows(plan: object) -> list[tuple[object, ...]]:
     if not isinstance(plan, t.Mapping) or not {"host", "instances", "warnings"} <= set(plan):
         raise PlanTableError(_no_plan(plan))
-    if not plan["instances"]:
+    entries = [*plan["instances"], *plan.get("members", [])]
+    if not entries:
         return [(plan["host"], "no instance", *[None] * (len(HEADERS) - 2))]
     try:
-        return [_row(plan["host"], instance) for instance in plan["instances"]]
+        return [_row(plan["host"], instance) for instance in entries]
     except (KeyError, TypeError, AttributeError) as exc:
         raise PlanTableError(_no_plan(plan)) from exc
 
@@ -84,5 +85,11 @@ def _row(host: object, instance: t.Mapping[str, t.Any]) -> tuple[object, ...]:
         instance["cpus"],
         instance["housekeeping_cpus"] or None,
         ",".join(gpu[:_UUID_START] if gpu.startswith(("GPU-", "MIG-")) else gpu for gpu in instance["gpus"]) or None,
-        instance["port"],
+        _port(instance),
     )
+
+
+def _port(instance: t.Mapping[str, t.Any]) -> object:
+    """A follower has none of its own."""
+    group = instance.get("group")
+    return f"of {group['members'][0]['host']}" if group and group["rank"] else instance["port"]

@@ -144,8 +144,13 @@ def _plan(plan: Dict) -> Dict:
     return {
         "nodes": plan["nodes"],
         "balancer": plan.get("balancer"),
-        "instances": [{key: instance.get(key) for key in _PLANNED} for instance in plan["instances"]],
+        "instances": [{key: instance.get(key) for key in _PLANNED} for instance in _all_of(plan)],
     }
+
+
+def _all_of(plan: Dict) -> list[Dict]:
+    """With what the host has of instances that another one leads."""
+    return [*plan["instances"], *plan.get("members", [])]
 
 
 def _warnings(facts: Dict | None, plan: Dict | None, vectors: Sequence[Dict] | None) -> list[Dict]:

@@ -10,7 +10,9 @@ A *change* is what has to happen as one on one host: ``{out: [names], in: [names
 serve and must be drained first, ``in`` the ones that run afterwards. Mostly both are the same one name. They differ
 where a plan moved: instances that want what others still hold (a GPU, CPUs, a port) wait until those are out.
 
-A *batch* is what happens at the same time, as ``{hosts: {host: {out, in}}, title}``.
+A *batch* is what happens at the same time, as ``{hosts: {host: {out, in}}, title}``. The hosts of an instance that
+several have together are changed at once; each has the others as ``with`` there. Only its leader has it among its
+``instances``; for the others it is one of their ``members``, which no balancer knows.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from ansible_collections.numapin.inference.plugins.module_utils._errors import N
 
 Entry = Mapping[str, t.Any]
 Change = dict[str, t.Any]
+# What is changed at once: one change, or those of all hosts of an instance.
+Bundle = list[tuple[str, Change]]
 
 
 class RolloutError(NumapinError):
@@ -79,18 +83,20 @@ def serving_plan(
     """
     old = _entries(previous)
     address = (previous or {}).get("address", plan["address"])
-    instances: list[dict[str, t.Any]] = []
-    for entry in [*plan["instances"], *(old[name] for name in old if name not in _entries(plan))]:
-        name = entry["name"]
+    new = _entries(plan)
+    served: dict[str, list[dict[str, t.Any]]] = {"instances": [], "members": []}
+    for name in [*new, *(name for name in old if name not in new)]:
         if name not in held:
-            if name in _entries(plan):
-                instances.append(dict(entry))
+            if name in new:
+                served[_part(plan, name)].append(dict(new[name]))
         elif name in old:
             kept = dict(old[name])
             if kept.get("address", address) != plan["address"]:
                 kept["address"] = kept.get("address", address)
-            instances.append(kept)
-    return {**plan, "instances": instances}
+            served[_part(previous, name)].append(kept)
+    if not served["members"] and "members" not in plan:
+        del served["members"]
+    return {**plan, **served}
 
 
 def instance_name(unit: str) -> str:
@@ -99,7 +105,23 @@ def instance_name(unit: str) -> str:
 
 
 def _entries(plan: Mapping[str, t.Any] | None) -> dict[str, dict[str, t.Any]]:
+    """All that runs on a host."""
+    members = (plan or {}).get("members") or []
+    return {**_served(plan), **{entry["name"]: entry for entry in members}}
+
+
+def _served(plan: Mapping[str, t.Any] | None) -> dict[str, dict[str, t.Any]]:
+    """What balancers may know of it."""
     return {entry["name"]: entry for entry in (plan or {}).get("instances") or []}
+
+
+def _part(plan: Mapping[str, t.Any] | None, name: str) -> str:
+    return "instances" if name in _served(plan) else "members"
+
+
+def _own_port(entry: Entry) -> object:
+    """The port that it has on its host: a follower has none."""
+    return entry.get("port") if (entry.get("group") or {}).get("rank", 0) == 0 else None
 
 
 def _join_overlapping(
@@ -127,7 +149,8 @@ def _wants_of(wants: Entry, holders: Collection[str], old: Mapping[str, Entry]) 
 
 
 def _overlap(one: Entry, other: Entry) -> bool:
-    if one.get("port") == other.get("port") or set(one.get("gpus") or []) & set(other.get("gpus") or []):
+    port = _own_port(one)
+    if (port is not None and port == _own_port(other)) or set(one.get("gpus") or []) & set(other.get("gpus") or []):
         return True
     if one.get("device") == "gpu" or other.get("device") == "gpu":
         return False
@@ -146,7 +169,7 @@ class _State:
         self.wanted: set[tuple[str, str]] = set()
         for host, about in hosts.items():
             self.wanted |= {(self.domain(host), entry["model"]) for entry in about["plan"]["instances"]}
-            for name, entry in _entries(about["serving"]).items():
+            for name, entry in _served(about["serving"]).items():
                 if name in about["ready"] and name not in about["drained"]:
                     self.pool(host, entry["model"]).add(f"{name} on {host}")
 
@@ -160,7 +183,7 @@ class _State:
     def leaving(self, host: str, change: Change) -> dict[str, set[str]]:
         """By model, those that serve now and would not while this change goes on; of models that shall stay only."""
         leaving: dict[str, set[str]] = {}
-        entries = _entries(self.hosts[host]["serving"])
+        entries = _served(self.hosts[host]["serving"])
         for name in change["out"]:
             model = entries[name]["model"] if name in entries else None
             what = f"{name} on {host}"
@@ -173,7 +196,7 @@ class _State:
         for name in change["out"]:
             for pool in self.healthy.values():
                 pool.discard(f"{name} on {host}")
-        for name, entry in _entries(about["plan"]).items():
+        for name, entry in _served(about["plan"]).items():
             if name in change["in"] and about["drained"].get(name, {}).get("by") != "person":
                 self.pool(host, entry["model"]).add(f"{name} on {host}")
 
@@ -198,35 +221,37 @@ def batches(
     if minimum_healthy < 0:
         raise RolloutError(f"vllm_rollout_minimum_healthy is {minimum_healthy}: it must be 0 or more")
     state = _State(hosts, shared)
-    pending = [(host, change) for host, about in hosts.items() for change in about["changes"]]
+    pending = _bundles(hosts)
     # What an earlier run left half-done is brought to its end first; what only goes is last, when its successors serve.
-    pending.sort(key=lambda item: (not set(item[1]["out"]) & _open(hosts[item[0]]["drained"]), not item[1]["in"]))
+    pending.sort(
+        key=lambda bundle: (not _left_half_done(bundle, hosts), not any(change["in"] for _host, change in bundle))
+    )
     planned: list[dict[str, t.Any]] = []
     refusals: list[str] = []
     warnings: list[str] = []
     while pending:
-        taken: list[tuple[str, Change]] = []
+        taken: list[Bundle] = []
         gone: dict[tuple[str, str], int] = {}
-        for host, change in pending:
-            if _fits(state, host, change, gone, batch, minimum_healthy):
-                taken.append((host, change))
-                if hosts[host]["balanced"]:
-                    for model, names in state.leaving(host, change).items():
-                        gone[state.domain(host), model] = gone.get((state.domain(host), model), 0) + len(names)
+        for bundle in pending:
+            with_it = _fits(state, bundle, gone, batch, minimum_healthy)
+            if with_it is not None:
+                taken.append(bundle)
+                gone = with_it
         if not taken:
-            host, change = pending[0]
-            message = _too_few(state, host, change, minimum_healthy)
-            (warnings if allow_downtime else refusals).append(message)
-            taken = [(host, change)]
+            messages = [_too_few(state, host, change, minimum_healthy) for host, change in pending[0]]
+            (warnings if allow_downtime else refusals).append("; ".join(filter(None, messages)))
+            taken = [pending[0]]
         elif minimum_healthy == 0:
             warnings += [
                 _too_few(state, host, change, 1)
-                for host, change in taken
+                for bundle in taken
+                for host, change in bundle
                 if hosts[host]["balanced"] and not _leaves(state, host, change, {}, 1)
             ]
-        for item in taken:
-            pending.remove(item)
-            state.apply(*item)
+        for bundle in taken:
+            pending.remove(bundle)
+            for host, change in bundle:
+                state.apply(host, change)
         planned.append(_batch(taken))
     return {"batches": planned, "refusals": refusals, "warnings": warnings}
 
@@ -272,21 +297,80 @@ def too_few(
     return problems
 
 
+def _bundles(hosts: Mapping[str, Mapping[str, t.Any]]) -> list[Bundle]:
+    """The changes of all hosts; those of the hosts that have an instance together are one."""
+    bundles: list[Bundle] = []
+    for host, about in hosts.items():
+        for change in about["changes"]:
+            bundle: Bundle = [(host, change)]
+            known = {**_entries(about["serving"]), **_entries(about["plan"])}
+            for name in sorted({*change["out"], *change["in"]} & known.keys()):
+                bundle += [
+                    (member, _same_change(name, hosts[member], change["reason"]))
+                    for member in _hosts_of(known[name])
+                    if member != host and member in hosts
+                ]
+            touching = [one for one in bundles if _names(one) & _names(bundle)]
+            for one in touching:
+                bundles.remove(one)
+            bundles.append(_merged([*(item for one in touching for item in one), *bundle]))
+    return bundles
+
+
+def _hosts_of(entry: Entry) -> list[str]:
+    return [member["host"] for member in (entry.get("group") or {}).get("members") or ()]
+
+
+def _names(bundle: Bundle) -> set[tuple[str, str]]:
+    return {(host, name) for host, change in bundle for name in (*change["out"], *change["in"])}
+
+
+def _same_change(name: str, about: Mapping[str, t.Any], reason: str) -> Change:
+    """What another host does when its part of an instance is changed, whether something changes there or not."""
+    return {
+        "out": [name] if name in _entries(about["serving"]) else [],
+        "in": [name] if name in _entries(about["plan"]) else [],
+        "reason": reason,
+    }
+
+
+def _merged(items: Bundle) -> Bundle:
+    """One change for each host."""
+    merged: dict[str, Change] = {}
+    for host, change in items:
+        mine = merged.setdefault(host, {"out": [], "in": [], "reason": change["reason"]})
+        for side in ("out", "in"):
+            mine[side] = sorted({*mine[side], *change[side]})
+    return list(merged.items())
+
+
+def _left_half_done(bundle: Bundle, hosts: Mapping[str, Mapping[str, t.Any]]) -> bool:
+    return any(set(change["out"]) & _open(hosts[host]["drained"]) for host, change in bundle)
+
+
 def _open(drained: Mapping[str, Mapping[str, t.Any]]) -> set[str]:
     return {name for name, record in drained.items() if record.get("rollout")}
 
 
 def _fits(
-    state: _State, host: str, change: Change, gone: Mapping[tuple[str, str], int], batch: int, minimum_healthy: int
-) -> bool:
-    if not state.hosts[host]["balanced"]:
-        return True
-    for model, names in state.leaving(host, change).items():
-        already = gone.get((state.domain(host), model), 0)
-        # One change may hold more instances than a batch: they depend on one another, so it goes alone.
-        if already and already + len(names) > batch:
-            return False
-    return _leaves(state, host, change, gone, minimum_healthy)
+    state: _State, bundle: Bundle, gone: Mapping[tuple[str, str], int], batch: int, minimum_healthy: int
+) -> dict[tuple[str, str], int] | None:
+    """What is gone with ``bundle`` beside what is ``gone`` without; ``None`` where that would be too much."""
+    with_it = dict(gone)
+    for host, change in bundle:
+        if not state.hosts[host]["balanced"]:
+            continue
+        leaving = state.leaving(host, change)
+        for model, names in leaving.items():
+            already = gone.get((state.domain(host), model), 0)
+            # One bundle may hold more instances than a batch: they depend on one another, so it goes alone.
+            if already and already + len(names) > batch:
+                return None
+        if not _leaves(state, host, change, with_it, minimum_healthy):
+            return None
+        for model, names in leaving.items():
+            with_it[state.domain(host), model] = with_it.get((state.domain(host), model), 0) + len(names)
+    return with_it
 
 
 def _leaves(
@@ -312,14 +396,18 @@ def _too_few(state: _State, host: str, change: Change, minimum_healthy: int) -> 
     return "; ".join(parts)
 
 
-def _batch(taken: Sequence[tuple[str, Change]]) -> dict[str, t.Any]:
+def _batch(taken: Sequence[Bundle]) -> dict[str, t.Any]:
     hosts: dict[str, dict[str, list[str]]] = {}
     words = []
-    for host, change in taken:
-        mine = hosts.setdefault(host, {"out": [], "in": []})
-        for side in ("out", "in"):
-            mine[side] = sorted({*mine[side], *change[side]})
-        names = sorted({*change["out"], *change["in"]})
-        removed = [name for name in names if name not in change["in"]]
-        words.append(f"{', '.join(names)} on {host}" + (f" (goes: {', '.join(removed)})" if removed else ""))
+    for bundle in taken:
+        together = [host for host, _change in bundle]
+        for host, change in bundle:
+            mine = hosts.setdefault(host, {"out": [], "in": []})
+            for side in ("out", "in"):
+                mine[side] = sorted({*mine[side], *change[side]})
+            if len(together) > 1:
+                mine["with"] = sorted({*mine.get("with", []), *(other for other in together if other != host)})
+            names = sorted({*change["out"], *change["in"]})
+            removed = [name for name in names if name not in change["in"]]
+            words.append(f"{', '.join(names)} on {host}" + (f" (goes: {', '.join(removed)})" if removed else ""))
     return {"hosts": hosts, "title": "; ".join(words)}

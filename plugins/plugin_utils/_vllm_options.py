@@ -22,7 +22,7 @@ _ARGUMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_.+-]+)?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SECRET = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY|SECRET_KEY|PRIVATE_KEY)$", re.IGNORECASE)
 
-_ONE_HOST = "an instance stays on one host so far"
+_SEVERAL_HOSTS = "the plan sets it: use the model's key `hosts`"
 _REPLICAS = "the plan starts independent instances instead: use the model's key `instances`"
 _PIPELINE = "use the model's key `pipeline_parallel_size`, or let the plan set it from the nodes an instance spans"
 _BINDING = "systemd binds the instance to its node as planned; choose with `memory_policy`"
@@ -47,11 +47,11 @@ _OWNED_ARGUMENTS = {
     "numa-bind": _BINDING,
     "numa-bind-nodes": _BINDING,
     "numa-bind-cpus": _BINDING,
-    "nnodes": _ONE_HOST,
-    "node-rank": _ONE_HOST,
-    "master-addr": _ONE_HOST,
-    "master-port": _ONE_HOST,
-    "headless": _ONE_HOST,
+    "nnodes": _SEVERAL_HOSTS,
+    "node-rank": _SEVERAL_HOSTS,
+    "master-addr": _SEVERAL_HOSTS,
+    "master-port": _SEVERAL_HOSTS,
+    "headless": _SEVERAL_HOSTS,
     "dp": _REPLICAS,
     "data-parallel-size": _REPLICAS,
     "data-parallel-size-local": _REPLICAS,
@@ -73,6 +73,7 @@ _OWNED_VARIABLES = {
     "CUDA_DEVICE_ORDER": _PLANNED_GPUS,
     "VLLM_CPU_OMP_THREADS_BIND": _PLANNED_CPUS,
     "CPU_VISIBLE_MEMORY_NODES": "the plan sets it from the nodes it chose",
+    "VLLM_HOST_IP": "it is the variable `vllm_group_address`",
     "NUMAPIN_CONFIG_ID": "it marks which configuration an instance runs and is set by the role",
     "VLLM_PORT": "it is vLLM's internal port, one for each instance; the service's port is the model's key `port`",
 }

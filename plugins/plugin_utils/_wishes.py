@@ -64,6 +64,8 @@ def read_wish(model: Model, machine: Machine, weights_mib: int | None) -> Wish:
         device = "gpu" if machine.gpus or model.gpus is not None else "cpu"
     gpus = _gpus_for(model, machine) if device == "gpu" else ()
     workers = model.tensor_parallel_size * model.pipeline_parallel_size
+    if model.part and weights_mib:
+        weights_mib //= model.part.hosts
     need, why = memory_need(model, device, workers, weights_mib)
     wish = Wish(
         model=model,

@@ -12,8 +12,8 @@ from pathlib import Path
 import yaml
 
 TOP = Path(__file__).parents[2]
-# A captured host has no earlier plan, its models are not looked at, and refusals end the playbook.
-NOT_KNOWN = {"previous", "weights_mib", "fail"}
+# A captured host has no earlier plan, its models are not looked at, refusals end the playbook; groups want all hosts.
+NOT_KNOWN = {"previous", "weights_mib", "fail", "fleet"}
 
 
 def options(path: Path) -> dict[str, str]:

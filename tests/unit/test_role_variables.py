@@ -78,7 +78,8 @@ def test_a_host_that_failed_in_this_run_refuses_the_rollout(
     ],
 )
 def test_whole_hosts_are_removed_and_nothing_less(given: dict[str, t.Any], refusals: list[str]) -> None:
-    found = value("vllm", "__vllm_remove_refusals", **given)
+    plans = {host: {"vllm_plan": {"instances": [{"name": "m-n0"}]}} for host in "ab"}
+    found = value("vllm", "__vllm_remove_refusals", groups={"inference": ["a", "b"]}, hostvars=plans, **given)
     assert [text.startswith(start) for text, start in zip(found, refusals, strict=True)] == [True] * len(refusals)
 
 
@@ -190,3 +191,101 @@ def test_nginx_exporter_belongs_to_one_role(
     (scraped,) = value("monitoring", "__monitoring_scraped", **given, inventory_hostname=watcher)
     assert (scraped["nginx_port"], scraped["nginx_address"]) == nginx
     assert scraped["node_port"] == 9100
+
+
+# --- Instances over several hosts: a leads m-g0, b follows, c has m-n0 alone ------------------------------------------
+
+
+def of_group(rank: int) -> dict[str, t.Any]:
+    members = [{"host": "a", "address": "192.0.2.1"}, {"host": "b", "address": "192.0.2.2"}]
+    entry = {"name": "m-g0", "unit": "vllm@m-g0.service", "url": "http://192.0.2.1:8000", "served_names": ["m"]}
+    return {**entry, "group": {"rank": rank, "members": members}}
+
+
+PLANS: dict[str, dict[str, t.Any]] = {
+    "a": {"instances": [of_group(0)]},
+    "b": {"instances": [], "members": [of_group(1)]},
+    "c": {"instances": [{"name": "m-n0", "unit": "vllm@m-n0.service", "url": "http://192.0.2.3:8000"}]},
+}
+HOSTS = {"groups": {"inference": ["a", "b", "c"]}, "ansible_play_hosts": ["a", "b", "c"]}
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ({}, {"a": ["m-g0"], "b": [], "c": ["m-n0"]}),
+        ({"instance": "m-g0"}, {"a": ["m-g0"], "b": [], "c": []}),
+        ({"host": "b"}, {"a": ["m-g0"], "b": [], "c": []}),
+        ({"host": "a,c"}, {"a": ["m-g0"], "b": [], "c": ["m-n0"]}),
+        ({"host": "b", "instance": "m-n0"}, {"a": [], "b": [], "c": []}),
+    ],
+)
+def test_an_instance_of_several_hosts_is_meant_with_any_of_them(
+    given: dict[str, t.Any], meant: dict[str, list[str]]
+) -> None:
+    for host, plan in PLANS.items():
+        found = value("vllm", "__vllm_meant_here", inventory_hostname=host, __vllm_previous=plan, **given)
+        assert found == meant[host], host
+
+
+@pytest.mark.parametrize(
+    ("hosts", "refused"), [("a", ["a has m-g0 together with b"]), ("b", ["b has m-g0 together with a"]), ("a,b", [])]
+)
+def test_hosts_that_have_an_instance_together_are_removed_together(hosts: str, refused: list[str]) -> None:
+    known = {host: {"vllm_plan": plan} for host, plan in PLANS.items()}
+    found = value("vllm", "__vllm_remove_refusals", hostvars=known, host=hosts, **HOSTS)
+    assert [text.partition(", which could not")[0] for text in found] == refused
+
+
+@pytest.mark.parametrize(
+    ("leader", "own", "serving"),
+    [
+        ({"serving": ["m-g0"], "stalled": []}, [], ["m-g0"]),
+        # The leader's host decides: what it restarts at once may not be held back here.
+        ({"serving": [], "stalled": []}, ["m-g0"], []),
+        ({"serving": ["m-g0"], "stalled": ["m-g0"]}, ["m-g0"], []),
+        (None, ["m-g0"], ["m-g0"]),
+        (None, [], []),
+    ],
+)
+def test_a_follower_is_held_back_where_its_leader_is(
+    leader: dict[str, t.Any] | None, own: list[str], serving: list[str]
+) -> None:
+    found = value(
+        "vllm",
+        "__vllm_found_serving",
+        hostvars={"a": {"__vllm_traffic": leader} if leader is not None else {}},
+        inventory_hostname="b",
+        __vllm_previous=PLANS["b"],
+        __vllm_touched=["m-g0"],
+        __vllm_traffic={"serving": own, "stalled": []},
+        **HOSTS,
+    )
+    assert found == serving
+
+
+def test_a_follower_waits_for_its_leader() -> None:
+    (probe,) = value(
+        "vllm",
+        "__vllm_probes",
+        vllm_plan=PLANS["b"],
+        vllm_drained={},
+        __vllm_held=[],
+        __vllm_asked={"actions": [{"unit": "vllm@m-g0.service", "restarts": 2}]},
+        __vllm_units={},
+    )
+    assert probe == {
+        "name": "m-g0", "unit": "vllm@m-g0.service", "url": "http://192.0.2.1:8000", "model": "m",
+        "restarts": 5,
+    }
+
+
+def test_what_fails_on_one_host_fails_on_all_that_have_the_instance() -> None:
+    batch = {"hosts": {"a": {"out": ["m-g0"], "in": ["m-g0"], "with": ["b"]}}}
+    known = {
+        "a": {},
+        "b": {"__vllm_failure": ["it broke."], "__vllm_placement": {"instances": [{"problems": ["astray"]}]}},
+    }
+    given = {"inventory_hostname": "a", "__vllm_batch": batch, "hostvars": known}
+    assert value("vllm", "__vllm_failures_with", **given) == ["b, which has it together with this host: it broke."]
+    assert value("vllm", "__vllm_misplaced_together", **given) == ["b: astray"]

@@ -20,7 +20,8 @@ from ansible.template import Templar, trust_as_template
 
 from ansible_collections.numapin.inference.plugins.module_utils._bench_plan import LOCAL, Machine, placed
 from ansible_collections.numapin.inference.plugins.module_utils._bench_units import placement_properties
-from ansible_collections.numapin.inference.plugins.plugin_utils._planner import plan_host
+from ansible_collections.numapin.inference.plugins.module_utils._group_guard import Group
+from ansible_collections.numapin.inference.plugins.plugin_utils._planner import joined, plan_host
 from ansible_collections.numapin.inference.tests.unit.plugins.plugin_utils.machines import (
     Facts,
     cpu_only,
@@ -302,3 +303,117 @@ def test_the_benchmark_measures_the_placement_that_is_deployed(facts: Facts, key
     assert where.environment.keys() >= {
         key for key in deployed if key.startswith(("CUDA_", "CPU_VISIBLE", "VLLM_CPU_OMP"))
     }
+
+
+# --- Instances over several hosts -------------------------------------------------------------------------------------
+
+
+def over_two_hosts(rank: int, facts: Facts, **keys: t.Any) -> dict[str, t.Any]:
+    """What one of two hosts has of an instance."""
+    hosts = [{"host": f"gpu{one}", "address": f"192.0.2.{one}", "interface": "eth1"} for one in (1, 2)]
+    fleet = {
+        "groups": [
+            {"name": "llama-g0", "model": "llama", "hosts": ["gpu1", "gpu2"], "first_port": 29500, "members": hosts}
+        ]
+    }
+    asked = [model(hosts=2, **keys)]
+    plans = {
+        one["host"]: plan_host(facts, asked, host=one["host"], address=one["address"], fleet=fleet) for one in hosts
+    }
+    found: dict[str, t.Any] = (plans["gpu1"]["instances"] + joined(plans["gpu2"], plans)["members"])[rank]
+    return found
+
+
+@pytest.mark.parametrize(("rank", "headless"), [(0, None), (1, True)])
+def test_what_vllm_is_told_of_the_other_host(rank: int, headless: bool | None) -> None:
+    entry = over_two_hosts(rank, eight_gpus(), tensor_parallel_size=8, spanning="pipeline")
+    found = yaml.safe_load(render("instance.yaml.j2", entry))
+    keys = ("nnodes", "node-rank", "master-addr", "master-port", "headless", "distributed-executor-backend")
+    assert chosen(found, *keys) == [2, rank, "192.0.2.1", 29500, headless, "mp"]
+    assert chosen(found, *PARALLEL[:3]) == [4, 4, True]
+    # Each host binds its own workers, and knows nothing of the other's nodes.
+    assert found["numa-bind-nodes"] == [0] * 4 + [1] * 4
+
+
+def environment_of(entry: dict[str, t.Any], **options: t.Any) -> dict[str, str]:
+    text = render("placement.conf.j2", entry, vllm_binding="systemd", **options)
+    rows = [row for row in text.splitlines() if row.startswith("Environment=")]
+    pairs = [shlex.split(row.removeprefix("Environment="))[0].partition("=") for row in rows]
+    return {key: value for key, _equals, value in pairs}
+
+
+def test_the_environment_of_a_host_on_gpus() -> None:
+    facts = eight_gpus()
+    facts["gpu_nic_pairs"] = [
+        {"gpu": one["pci_address"], "nic": "eth1", "infiniband": f"mlx5_{one['node']}", "path": "PIX"}
+        for one in facts["gpus"]
+    ]
+    entry = over_two_hosts(1, facts, tensor_parallel_size=4)
+    found = environment_of(entry)
+    assert chosen(found, "VLLM_HOST_IP", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "NCCL_IB_HCA", "VLLM_PORT") == [
+        *("192.0.2.2", "eth1", "=eth1", "=mlx5_0", "29502")
+    ]
+    assert environment_of(entry, vllm_group_ib_hcas=["mlx5_8"])["NCCL_IB_HCA"] == "=mlx5_8"
+    own = over_two_hosts(1, facts, tensor_parallel_size=4, environment={"NCCL_IB_HCA": "mlx5_9"})
+    assert environment_of(own)["NCCL_IB_HCA"] == "mlx5_9"
+
+
+def test_the_environment_of_a_host_on_the_cpu() -> None:
+    found = environment_of(over_two_hosts(0, cpu_only(), tensor_parallel_size=2, across_hosts="tensor"))
+    assert chosen(found, "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME") == ["eth1", None]
+
+
+@pytest.mark.parametrize("binding", ["systemd", "numactl"])
+def test_the_unit_of_a_host_runs_the_guard(binding: str) -> None:
+    text = render("placement.conf.j2", over_two_hosts(1, eight_gpus()), vllm_binding=binding)
+    (command,) = [row for row in text.splitlines() if row.startswith("ExecStart=/")]
+    engine = f"{PYTHON} -m vllm.entrypoints.cli.main serve --config /etc/vllm/llama-g0.yaml"
+    guard = f"{PYTHON} -I /usr/local/lib/numapin/group_guard.py /etc/vllm/llama-g0.group.json -- {engine}"
+    assert command.endswith(guard)
+    assert ("numactl" in command) == (binding == "numactl")
+    assert "Requires=numapin-groups.service" in text
+    assert "NotifyAccess=main" in text
+    assert "numapin-groups" not in render(
+        "placement.conf.j2", over_two_hosts(1, eight_gpus()), vllm_binding=binding, vllm_group_firewall="none"
+    )
+
+
+def test_members_have_one_fingerprint_and_another_configuration_another(tmp_path: Path) -> None:
+    def group(rank: int, **keys: t.Any) -> dict[str, t.Any]:
+        found: dict[str, t.Any] = yaml.safe_load(render("group.json.j2", over_two_hosts(rank, eight_gpus(), **keys)))
+        return found
+
+    leader, follower = group(0), group(1)
+    assert leader | {"rank": 1} == follower
+    assert leader["guard_port"] == 29501
+    assert group(1, arguments={"max-num-seqs": 8})["fingerprint"] != leader["fingerprint"]
+    path = tmp_path / "group.json"
+    path.write_text(render("group.json.j2", over_two_hosts(1, eight_gpus())), encoding="utf-8")
+    read = Group.read(str(path))
+    assert (read.label(read.rank), read.port) == ("follower gpu2 (192.0.2.2)", 29501)
+
+
+def test_only_members_come_to_their_ports() -> None:
+    entry = over_two_hosts(0, eight_gpus())
+    text = render("groups.nft.j2", entry, vllm_serving_plan={"instances": [entry]})
+    rules = [row.strip() for row in text.splitlines() if row.startswith("        ")]
+    assert rules == [
+        "type filter hook input priority -10; policy accept;",
+        "iif lo accept",
+        "ip saddr 192.0.2.1 accept",
+        "ip saddr 192.0.2.2 accept",
+        "tcp dport { 8000 } accept",
+        "tcp dport 29500-29563 drop",
+        "# Only what others begin: answers to what this host has begun come to such ports as well.",
+        "tcp dport 32768-60999 tcp flags & (fin | syn | rst | ack) == syn drop",
+    ]
+    # The old table and the new one are exchanged in one transaction.
+    assert "table inet numapin_groups\ndelete table inet numapin_groups\ntable inet numapin_groups {" in text
+
+
+def test_an_instance_on_one_host_knows_nothing_of_groups() -> None:
+    entry = first_instance(eight_gpus(), tensor_parallel_size=4)
+    text = render("placement.conf.j2", entry, vllm_binding="systemd")
+    for word in ("ExecStart", "NotifyAccess", "numapin-groups", "VLLM_HOST_IP", "IFNAME"):
+        assert word not in text
+    assert "nnodes" not in render("instance.yaml.j2", entry)

@@ -322,6 +322,22 @@ def test_what_a_worker_was_forked_with_is_not_held_against_it(pipeline: Machine)
     assert pipeline.read(entry(**PIPELINE))["ok"] is True
 
 
+def test_workers_of_several_hosts_are_counted_through(pipeline: Machine) -> None:
+    """The second of two hosts has the stages 2 and 3, the first of them on its node 0."""
+    for pid, title, cpus, node in (
+        (200, "Worker_PP2_TP0", "1", 0),
+        (201, "Worker_PP2_TP1", "1", 0),
+        (202, "Worker_PP3_TP0", "3", 1),
+        (203, "Worker_PP3_TP1", "1", 1),
+    ):
+        worker(pipeline, pid, title, cpus, BOUND.replace("bind:0", f"bind:{node}").replace("N0=", f"N{node}="))
+    (one,) = pipeline.read(entry(**PIPELINE, group={"rank": 1}))["instances"]
+    assert [problem.partition(" may run")[0] for problem in one["problems"]] == ["1 of 1 threads of Worker_PP3_TP1"]
+    assert one["notes"] == []
+    (one,) = pipeline.read(entry(**PIPELINE))["instances"]
+    assert "no process is titled as worker 0, 1, 2, 3" in one["notes"][0]
+
+
 def test_stages_of_one_worker_each(pipeline: Machine) -> None:
     pipeline.group(f"{SLICE}/vllm@tiny-n0.service", 100, 200, 202)
     worker(pipeline, 200, "Worker_PP0", "1", BOUND)
@@ -507,6 +523,7 @@ def test_a_masked_unit_says_so() -> None:
         ({"gpus": "GPU-1"}, r"tiny-n0: gpus is 'GPU-1'; it must be a list of UUIDs"),
         ({"numa_bind_nodes": [0, 1], "numa_bind_cpus": ["1"]}, r"numa_bind_nodes is \[0, 1\] and numa_bind_cpus is"),
         ({"numa_bind_nodes": ["0"], "numa_bind_cpus": ["1"]}, r"they must be lists of NUMA node ids and of cpulists"),
+        ({"group": {"rank": -1}}, r"group is \{'rank': -1\}; it must have the rank of this host"),
         ({"numa_bind_nodes": [0], "numa_bind_cpus": ["x"]}, r"tiny-n0: numa_bind_cpus is \['x'\]: 'x'"),
         ({"tensor_parallel_size": "2"}, r"tensor_parallel_size is '2'; it must be a number from 1 on"),
         ({"memory_policy": "strict"}, r"memory_policy is 'strict'; allowed are bind, interleave, preferred"),

@@ -96,8 +96,8 @@ def test_an_unknown_key() -> None:
     text = problem(tensor_paralel_size=2)
     assert text == (
         "has the unknown key 'tensor_paralel_size'. Did you mean `tensor_parallel_size`? Allowed keys: name, source,"
-        " tensor_parallel_size, pipeline_parallel_size, instances, instances_per_node, scope, spanning, device, gpus,"
-        " port, memory_policy, memory_mib, served_names, arguments, environment."
+        " tensor_parallel_size, pipeline_parallel_size, instances, instances_per_node, scope, spanning,"
+        " hosts, across_hosts, device, gpus, port, memory_policy, memory_mib, served_names, arguments, environment."
     )
     assert "has the unknown key 'max-model-len'. Options of vLLM itself go under `arguments`." in problem(
         **{"max-model-len": 1}
@@ -179,7 +179,7 @@ def test_values(keys: dict[str, t.Any], message: str) -> None:
         ("device-ids", "`gpus`"),
         ("data-parallel-size", "`instances`"),
         ("numa-bind", "`memory_policy`"),
-        ("nnodes", "one host"),
+        ("nnodes", "`hosts`"),
         ("model.x", "`source`"),
     ],
 )

@@ -296,3 +296,113 @@ def test_nobody_is_asked_for_where_nothing_is_balanced() -> None:
     hosts = fleet(1, "m", balanced=False)
     first = batches(hosts, shared=True)["batches"][0]
     assert too_few(hosts, first, {}, shared=True, minimum_healthy=1) == []
+
+
+# --- Instances over several hosts -------------------------------------------------------------------------------------
+
+
+def part(rank: int, **keys: t.Any) -> dict[str, t.Any]:
+    """What one of two hosts has of big-g0."""
+    members = [{"host": host, "address": "192.0.2.1", "interface": "eth1"} for host in ("gpu1", "gpu2")]
+    entry = {"name": "big-g0", "model": "big", "port": 8000, "gpus": [f"GPU-{rank}"], "device": "gpu", "cpus": "0-3"}
+    return {**entry, "group": {"rank": rank, "members": members}, **keys}
+
+
+def pair(*changed: str, out: tuple[str, ...] = ("big-g0",), into: tuple[str, ...] = ("big-g0",)) -> dict[str, t.Any]:
+    """Two hosts that have big-g0 together, and one that has big-n0 of the same model."""
+    alone = {"name": "big-n0", "model": "big", "port": 8000, "gpus": ["GPU-9"], "device": "gpu", "cpus": "0-3"}
+    plans: dict[str, dict[str, t.Any]] = {
+        "gpu1": {"instances": [part(0)]},
+        "gpu2": {"instances": [], "members": [part(1)]},
+        "gpu3": {"instances": [alone]},
+    }
+    change = {"out": list(out), "in": list(into), "reason": "it runs with another configuration"}
+    single = {"out": ["big-n0"], "in": ["big-n0"], "reason": "it runs with another configuration"}
+    return {
+        host: {
+            "plan": plan if into or host == "gpu3" else {"instances": []},
+            "serving": plan,
+            "changes": [single if host == "gpu3" else change] if host in changed else [],
+            "ready": [entry["name"] for entry in plan["instances"]],
+            "drained": {},
+            "balanced": True,
+        }
+        for host, plan in plans.items()
+    }
+
+
+@pytest.mark.parametrize("changed", [("gpu1",), ("gpu2",), ("gpu1", "gpu2")])
+def test_all_hosts_of_an_instance_are_changed_at_once(changed: tuple[str, ...]) -> None:
+    order = batches(pair(*changed), shared=True)
+    both = {"out": ["big-g0"], "in": ["big-g0"]}
+    assert order["refusals"] == []
+    assert [batch["hosts"] for batch in order["batches"]] == [
+        {"gpu1": {**both, "with": ["gpu2"]}, "gpu2": {**both, "with": ["gpu1"]}}
+    ]
+
+
+def test_a_group_and_another_instance_of_its_model_go_one_after_the_other() -> None:
+    order = batches(pair("gpu1", "gpu2", "gpu3"), shared=True)
+    assert order["refusals"] == []
+    assert [sorted(batch["hosts"]) for batch in order["batches"]] == [["gpu1", "gpu2"], ["gpu3"]]
+
+
+def test_a_group_that_serves_alone_is_not_taken_out() -> None:
+    hosts = pair("gpu1", "gpu2")
+    hosts["gpu3"]["ready"] = []
+    assert "big-g0 on gpu1" in batches(hosts, shared=True)["refusals"][0]
+
+
+def test_a_group_that_goes_is_stopped_everywhere() -> None:
+    order = batches(pair("gpu1", into=()), shared=True)
+    gone = {"out": ["big-g0"], "in": []}
+    assert order["batches"][0]["hosts"] == {"gpu1": {**gone, "with": ["gpu2"]}, "gpu2": {**gone, "with": ["gpu1"]}}
+
+
+def test_a_followers_part_is_changed_where_the_group_serves() -> None:
+    plan = {"instances": [], "members": [part(1, cpus="0-1")]}
+    previous = {"instances": [], "members": [part(1)]}
+    actions = [{"unit": "vllm@big-g0.service", "action": "restart", "reason": "it runs with another configuration"}]
+    assert host_changes(plan, previous, actions, ["big-g0"], {})[0]["out"] == ["big-g0"]
+    assert host_changes(plan, previous, actions, [], {}) == []
+
+
+def test_what_is_held_stays_a_member() -> None:
+    plan = {"address": "192.0.2.2", "instances": [], "members": [part(1, cpus="0-1")]}
+    previous = {"address": "192.0.2.2", "instances": [], "members": [part(1)]}
+    assert serving_plan(plan, previous, ["big-g0"])["members"][0]["cpus"] == "0-3"
+    assert serving_plan(plan, previous, [])["members"][0]["cpus"] == "0-1"
+    gone = {"address": "192.0.2.2", "instances": []}
+    assert serving_plan(gone, previous, ["big-g0"])["members"] == previous["members"]
+    assert serving_plan(gone, previous, []) == gone
+
+
+def test_a_follower_has_no_port_that_another_could_want() -> None:
+    """Port 8000 is the leader's: an instance of the follower's host with that port is none of its business."""
+    alone = {"name": "big-n0", "model": "big", "port": 8000, "gpus": ["GPU-9"], "device": "gpu", "cpus": "0-3"}
+    plan = {"instances": [alone], "members": [part(1)]}
+    actions = [
+        {"unit": "vllm@big-g0.service", "action": "restart", "reason": ""},
+        {"unit": "vllm@big-n0.service", "action": "start", "reason": ""},
+    ]
+    changes = host_changes(plan, {"instances": [], "members": [part(1)]}, actions, ["big-g0"], {})
+    assert [change["in"] for change in changes] == [["big-g0"]]
+
+
+def test_instances_of_two_hosts_make_room_for_one_that_they_have_together() -> None:
+    """Both are out at once, whatever the batch is, as long as another one serves."""
+    hosts = pair("gpu1", "gpu2")
+    for host in ("gpu1", "gpu2"):
+        old = {"name": "big-n0", "model": "big", "port": 8000, "gpus": ["GPU-0"], "device": "gpu", "cpus": "0-3"}
+        change = {"out": ["big-n0"], "in": ["big-g0"], "reason": "it is no longer planned"}
+        hosts[host] |= {"serving": {"instances": [old]}, "ready": ["big-n0"], "changes": [change]}
+    order = batches(hosts, shared=True)
+    assert order["refusals"] == []
+    assert [batch["hosts"] for batch in order["batches"]] == [
+        {
+            "gpu1": {"out": ["big-n0"], "in": ["big-g0"], "with": ["gpu2"]},
+            "gpu2": {"out": ["big-n0"], "in": ["big-g0"], "with": ["gpu1"]},
+        }
+    ]
+    hosts["gpu3"]["ready"] = []
+    assert "only 1 would be left" in batches(hosts, shared=True, minimum_healthy=2)["refusals"][0]
