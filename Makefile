@@ -116,7 +116,7 @@ unit-tree: $(ENVIRONMENT) $(DEV)
 .PHONY: documents tables artefact
 documents: $(ENVIRONMENT) $(DEV) ## what pages say is so: blocks, names, links, variables; what the artefact holds
 	@$(STEP) 1m "pages: the table of every variable" $(BIN)/python tools/role_tables.py --check
-	@$(STEP) 2m "pytest: pages and artefact" pytest -q tests/documents
+	@$(STEP) 5m "pytest: pages and artefact" pytest -q tests/documents
 
 artefact: $(ENVIRONMENT) $(DEV) ## the artefact, installed by the README's words into an empty environment, without the checkout
 	@$(STEP) 3m "pytest: the artefact as users have it" pytest -q tests/artefact

@@ -57,14 +57,20 @@ class Installed:
         path = os.pathsep.join([str(Path(sys.base_prefix) / "bin"), "/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin"])
         return {**passed, "HOME": str(self.home), "PATH": path, "LC_ALL": "C.UTF-8", "ANSIBLE_NOCOLOR": "1"}
 
-    def run(self, command: str, *arguments: str | Path) -> str:
-        """Run a program of the environment in its home, and return what it printed."""
-        return ran([str(self.bin / command), *map(str, arguments)], self)
+    def run(self, command: str, *arguments: str | Path, **more: str) -> str:
+        """Run a program of the environment in its home, and return what it printed; ``more`` is for its environment."""
+        return ran([str(self.bin / command), *map(str, arguments)], self, **more)
 
 
-def ran(words: list[str], where: Installed) -> str:
+def ran(words: list[str], where: Installed, **more: str) -> str:
     run = subprocess.run(
-        words, cwd=where.home, env=where.environment(), check=False, capture_output=True, text=True, timeout=600
+        words,
+        cwd=where.home,
+        env={**where.environment(), **more},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=600,
     )
     if run.returncode != 0:
         raise InstallError(f"{' '.join(words)} ended with {run.returncode}:\n{run.stdout}{run.stderr}")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.numapin.inference.tests.artefact.installed import TOP, Installed, InstallError, install
+from ansible_collections.numapin.inference.tests.fleet.doubles import Fleet
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +64,14 @@ def test_a_captured_machine_is_planned(installed: Installed) -> None:
     shown = installed.run("ansible-playbook", "-i", inventory, "numapin.inference.plan_captured")
     assert "gpu1  tiny-n0   tiny   0     1     0             GPU-00000001,GPU-00000002  8000" in shown
     assert "gpu1  tiny-n1   tiny   1     3     2             GPU-00000003,GPU-00000004  8001" in shown
+
+
+def test_a_fleet_is_deployed(installed: Installed, tmp_path: Path) -> None:
+    """The whole of site.yml, of what was installed; the hosts are doubles."""
+    fleet = Fleet(1, tmp_path)
+    shown = installed.run("ansible-playbook", "-i", fleet.inventory(), "numapin.inference.site", **fleet.settings())
+    assert "nginx: llama at http://127.0.0.1:80, answers" in shown
+    assert str(TOP) not in shown
 
 
 def test_a_home_of_somebody_else_is_left_alone(tmp_path: Path) -> None:

@@ -54,4 +54,6 @@ def is_said(message: str) -> bool:
     """Say whether one of the texts has the parts of ``message`` that are between its gaps, in this order."""
     parts = [part.strip() for part in plain(message).split(GAP) if part.strip()]
     pattern = re.compile(".*".join(re.escape(part) for part in parts))
-    return bool(parts) and any(pattern.search(text) for text in messages())
+    # The parts first: looking for them is much faster than the pattern, which only adds their order.
+    likely = (text for text in messages() if all(part in text for part in parts))
+    return bool(parts) and any(pattern.search(text) for text in likely)

@@ -74,14 +74,20 @@ class Fleet:
         path.write_text(json.dumps({"all": {"children": groups, "vars": variables}}), encoding="utf-8")
         return path
 
+    def settings(self) -> dict[str, str]:
+        """Return what Ansible needs to find the doubles, whichever collection it runs."""
+        return {
+            "ANSIBLE_CONNECTION_PLUGINS": str(ROOT / "tests" / "fleet" / "connection_plugins"),
+            "ANSIBLE_NOCOLOR": "1",
+            "NUMAPIN_FLEET_DIRECTORY": str(self.directory),
+        }
+
     def run(self, playbook: str, *options: str, **environment: str) -> Ran:
         """Run a playbook on the fleet."""
         settings = {
             **{name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")},
             "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "build" / "dev"),
-            "ANSIBLE_CONNECTION_PLUGINS": str(ROOT / "tests" / "fleet" / "connection_plugins"),
-            "ANSIBLE_NOCOLOR": "1",
-            "NUMAPIN_FLEET_DIRECTORY": str(self.directory),
+            **self.settings(),
             **environment,
         }
         program = str(Path(sys.executable).parent / "ansible-playbook")

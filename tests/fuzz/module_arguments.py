@@ -191,11 +191,11 @@ class Maker:
         kind = option.get("type", "str")
         if kind == "list":
             element = {**option, "type": option.get("elements", "str")}
-            return [self.value(element) for _ in range(self.random.choice([0, 1, 1, 2, 3]))]
+            return [self.value(element) for _number in range(self.random.choice([0, 1, 1, 2, 3]))]
         if kind == "dict":
             if option.get("suboptions"):
                 return self.dictionary(option["suboptions"])
-            return {self.random.choice(WORDS): self.anything() for _ in range(self.random.choice([0, 1, 2]))}
+            return {self.random.choice(WORDS): self.anything() for _number in range(self.random.choice([0, 1, 2]))}
         if kind == "bool":
             return self.random.choice([True, False, "yes", "maybe", 2])
         return self.random.choice(NUMBERS if kind in ("int", "float") else WORDS)
