@@ -211,8 +211,10 @@ def test_what_may_be_the_luck_of_one_start_shows_nothing(better: float, verdict:
     if verdict == "undecided":
         assert one["text"].endswith("up to 10 % may be the luck of a start (benchmark_keep_running).")
         assert found["keep"] == [
-            "No gain over floating is shown. Leave benchmark_keep_running false to know better; nothing has to be"
-            " changed."
+            (
+                "No gain over floating is shown. Leave benchmark_keep_running false to know better; nothing has to be"
+                " changed."
+            )
         ]
     again = benchmark_result(given, host="gpu1", generated="now", settings={"keep_running": False})
     assert again["verdicts"][0]["verdict"] == ("faster" if better > 100 else "slower")
