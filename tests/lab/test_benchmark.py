@@ -19,7 +19,7 @@ import pytest
 from fleet.console import FleetError, say
 from fleet.settings import BUILD
 from machines import torch_disk
-from machines.payload import MODEL_SOURCE
+from machines.payload import ENGINE_PYTHON, MODEL_SOURCE
 from machines.places import LAB
 
 if t.TYPE_CHECKING:
@@ -37,7 +37,8 @@ PAGES_OF_A_MIB = 256
 VARIABLES = {
     "vllm_models": [{"name": "tiny", "source": MODEL_SOURCE, "device": "cpu", "arguments": {"max-model-len": 512}}],
     "vllm_install_method": "existing",
-    "vllm_existing_python": torch_disk.PYTHON,
+    "vllm_existing_python": ENGINE_PYTHON,
+    "benchmark_python": torch_disk.PYTHON,
     "vllm_address": "127.0.0.1",
     "benchmark_user": "nobody",
     # vLLM itself would take longer to start in an emulated machine than a test may.

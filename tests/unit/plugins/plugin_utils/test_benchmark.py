@@ -198,3 +198,23 @@ def test_what_the_host_could_not_measure_is_named_once_with_its_reason() -> None
     ]
     assert found["pairs"][1] == {"cpu_node": 0, "memory_node": 1, "gib_per_second": 12.5, "nanoseconds": None}
     assert found["gpu_copies"] == []
+
+
+@pytest.mark.parametrize(
+    ("better", "verdict"), [(105.0, "undecided"), (95.0, "undecided"), (115.0, "faster"), (85.0, "slower")]
+)
+def test_what_may_be_the_luck_of_one_start_shows_nothing(better: float, verdict: str) -> None:
+    given = measured(local=[better] * 6, floating=[100.0] * 6)
+    found = benchmark_result(given, host="gpu1", generated="now", settings={"keep_running": True})
+    one = found["verdicts"][0]
+    assert one["verdict"] == verdict
+    if verdict == "undecided":
+        assert one["text"].endswith("up to 10 % may be the luck of a start (benchmark_keep_running).")
+        assert found["keep"] == [
+            (
+                "No gain over floating is shown. Leave benchmark_keep_running false to know better; nothing has to be"
+                " changed."
+            )
+        ]
+    again = benchmark_result(given, host="gpu1", generated="now", settings={"keep_running": False})
+    assert again["verdicts"][0]["verdict"] == ("faster" if better > 100 else "slower")
