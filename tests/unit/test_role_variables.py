@@ -275,7 +275,10 @@ def test_a_follower_waits_for_its_leader() -> None:
         __vllm_units={},
     )
     assert probe == {
-        "name": "m-g0", "unit": "vllm@m-g0.service", "url": "http://192.0.2.1:8000", "model": "m",
+        "name": "m-g0",
+        "unit": "vllm@m-g0.service",
+        "url": "http://192.0.2.1:8000",
+        "model": "m",
         "restarts": 5,
     }
 
