@@ -19,8 +19,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import pathlib
+import shlex
 import subprocess
 import sys
 import time
@@ -183,15 +185,15 @@ def tried(fleet: Fleet, host: str, where: str, numbers: list[int]) -> list[int]:
         "        one.settimeout(1)\n"
         f"        if one.connect_ex(('{where}', number)) == 0: print(number)\n"
     )
-    return [int(line) for line in fleet.on(host, f"python3 -c {json.dumps(program)}").split()]
+    return [int(line) for line in fleet.on(host, f"python3 -c {shlex.quote(program)}").split()]
 
 
 def kill(fleet: Fleet, _requests: int) -> dict[str, t.Any]:
     """Who dies, and how long until the group answers again, with everything else going on."""
     found: dict[str, t.Any] = {}
     for name, host, how in (
-        ("worker of the follower", FOLLOWER, "pkill -9 -f VLLM::Worker"),
-        ("worker of the leader", LEADER, "pkill -9 -f VLLM::Worker"),
+        ("worker of the follower", FOLLOWER, "pkill -9 -f VLLM::Worke[r]"),
+        ("worker of the leader", LEADER, "pkill -9 -f VLLM::Worke[r]"),
         ("guard of the follower", FOLLOWER, f"systemctl kill --kill-whom=main --signal=KILL vllm@{GROUP}"),
         ("all of the follower", FOLLOWER, f"systemctl kill --signal=KILL vllm@{GROUP}"),
         ("all of the leader", LEADER, f"systemctl kill --signal=KILL vllm@{GROUP}"),
@@ -214,7 +216,7 @@ def host_gone(fleet: Fleet) -> dict[str, t.Any]:
     began = time.monotonic()
     podman("pause", container)
     try:
-        out = wait_until(lambda: not answers(fleet), 60, "the group went on answering without its follower's host")
+        out = wait_until(lambda: refuses(fleet), 60, "the group's port stayed open without its follower's host")
         with load(fleet, "without", 20) as running:
             pass
         found = outcome([running], {})
@@ -235,7 +237,7 @@ def host_gone(fleet: Fleet) -> dict[str, t.Any]:
 
 def back(fleet: Fleet, began: float) -> dict[str, t.Any]:
     """The group has to stop answering, and to answer again; what clients get meanwhile comes from the other one."""
-    out = wait_until(lambda: not answers(fleet), 30, "the group goes on answering without one of its workers")
+    out = wait_until(lambda: refuses(fleet), 30, "the group's port stayed open without one of its workers")
     with load(fleet, "meanwhile", 12) as running:
         pass
     found = outcome([running], {})
@@ -250,8 +252,17 @@ def back(fleet: Fleet, began: float) -> dict[str, t.Any]:
 
 def answers(fleet: Fleet) -> bool:
     """Whether the group gives a token."""
-    plan = plan_of(fleet, LEADER)
-    url = f"{plan['instances'][0]['url']}/v1/completions"
+    return asked(fleet) == 0
+
+
+def refuses(fleet: Fleet) -> bool:
+    """Whether nobody listens at the group's port: then nginx asks another instance."""
+    return asked(fleet) == 7
+
+
+def asked(fleet: Fleet) -> int:
+    """What curl ends with when it asks the group for a token."""
+    url = f"{group_url(fleet)}/v1/completions"
     body = json.dumps({"model": MODEL, "prompt": "Hello", "max_tokens": 1})
     key = (fleet.files.directory / "api_key").read_text(encoding="utf-8").strip()
     command = [
@@ -271,7 +282,12 @@ def answers(fleet: Fleet) -> bool:
     done = subprocess.run(
         [*command, url], input=f'header = "Authorization: Bearer {key}"', capture_output=True, text=True, check=False
     )
-    return done.returncode == 0
+    return done.returncode
+
+
+@functools.cache
+def group_url(fleet: Fleet) -> str:
+    return str(plan_of(fleet, LEADER)["instances"][0]["url"])
 
 
 def wait_until(seen: t.Callable[[], bool], seconds: float, otherwise: str) -> float:
