@@ -9,6 +9,9 @@ Usage: ``python tests/figures/fleet_cost.py [HOSTS...]`` (1 10 50 100 200). The 
 done beside that of others. Growth is that of processor seconds, so that what else this machine does has no part in it.
 A play that does nothing but ``ansible.builtin.ping`` runs in turn, over the same connection. The last line is the
 figures' JSON.
+
+``python tests/figures/fleet_cost.py --inventory build/demo/inventory.yml`` asks real hosts instead, such as those of
+``make demo``, three times: how many times the ping's wall time such a site.yml takes.
 """
 
 from __future__ import annotations
@@ -18,9 +21,11 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from statistics import median
 
 from ansible_collections.numapin.inference.tests.fleet.doubles import FORKS, Fleet, Ran, as_wanted
 
+ROUNDS = 3
 HOSTS = (1, 10, 50, 100, 200)
 PING = "---\n- hosts: all\n  gather_facts: false\n  tasks:\n    - ansible.builtin.ping:\n"
 
@@ -36,8 +41,24 @@ def measured(fleet: Fleet, playbook: str) -> Ran:
     return ran
 
 
+def by_ping(fleet: Fleet, ping: Path) -> dict[str, object]:
+    """Return how many times a ping of all hosts a site.yml without changes takes, on hosts that are there."""
+    rounds = []
+    for _number in range(ROUNDS):
+        alone, site = measured(fleet, str(ping)), measured(fleet, "numapin.inference.site")
+        rounds.append((site.seconds / alone.seconds, f"{site.seconds:.1f} s against {alone.seconds:.1f} s"))
+    detail = f"{fleet.hosts}: {', '.join(told for _ratio, told in rounds)}"
+    return {"values": {"site_over_ping": round(median(ratio for ratio, _told in rounds), 2)}, "detail": detail}
+
+
 def main() -> None:
     """Measure, and print the figures."""
+    if sys.argv[1:2] == ["--inventory"] and len(sys.argv) == 3:
+        with tempfile.TemporaryDirectory(prefix="numapin-fleet-") as directory:
+            ping = Path(directory) / "ping.yml"
+            ping.write_text(PING, encoding="utf-8")
+            print(json.dumps(by_ping(Fleet(0, Path(directory), Path(sys.argv[2]).resolve()), ping)))
+        return
     costs: dict[int, Ran] = {}
     with tempfile.TemporaryDirectory(prefix="numapin-fleet-") as directory:
         ping = Path(directory) / "ping.yml"

@@ -49,12 +49,16 @@ class Fleet:
 
     count: int
     directory: Path
+    # Of real hosts, in place of the doubles.
+    hosts: Path | None = None
 
     def address(self, number: int) -> str:
         return f"10.1.{number // 250}.{number % 250 + 1}"
 
     def inventory(self) -> Path:
-        """Write facts and inventory."""
+        """Write facts and inventory; return the latter."""
+        if self.hosts is not None:
+            return self.hosts
         kernel = {"release": "6.1.0", "numa_balancing": 0, "container": "none", "cpuset_enforced": True}
         parts = ["cpus", "memory", "gpus", "links", "nics", "nvme", "infiniband", "kernel"]
         facts = {**eight_gpus(), "gathered": parts, "nvme": [], "infiniband": [], "kernel": kernel}

@@ -214,3 +214,9 @@ def test_mode_is_the_permission_bits(root: Path) -> None:
     (root / "sys/a/value").chmod(0o444)
     assert Host(str(root)).mode("/sys/a/value") == 0o444
     assert Host(str(root)).mode("/sys/a/nothing") is None
+
+
+def test_a_root_that_is_no_path() -> None:
+    """Found by tests/fuzz/module_arguments.py: it was a traceback."""
+    with pytest.raises(HostError, match=r"^the root '/x\\x00y' is not a directory: give the directory that holds"):
+        Host("/x\0y")

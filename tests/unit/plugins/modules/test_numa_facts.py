@@ -68,10 +68,3 @@ def test_a_root_without_a_machine(tmp_path: Path) -> None:
     assert code == 1
     assert answer["msg"].startswith("no CPU found: /sys/devices/system/cpu below the root")
     assert "Traceback" not in json.dumps(answer) + stderr
-
-
-def test_a_root_that_is_no_path() -> None:
-    """Found by tests/fuzz/module_arguments.py: it was a traceback."""
-    code, answer, stderr = run_module({"root": "/x\0y"})
-    assert (code, stderr) == (1, "")
-    assert answer["msg"].startswith(r"the root '/x\x00y' is not a directory: give the directory that holds")
