@@ -80,7 +80,8 @@ class Group:
 
 def say(text: str) -> None:
     """Into the journal, and as what ``systemctl status`` shows."""
-    print(f"numapin-group: {text}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"numapin-group: {text}\n")
+    sys.stderr.flush()
     where = os.environ.get("NOTIFY_SOCKET")
     if where:
         address = "\0" + where[1:] if where.startswith("@") else where
@@ -387,7 +388,7 @@ def _hello(peer: Peer) -> dict[str, t.Any]:
 def main(arguments: t.Sequence[str]) -> int:
     """Entry point of the copy on the host."""
     if len(arguments) < 3 or arguments[1] != "--":
-        print("usage: group_guard.py GROUP.json -- COMMAND...", file=sys.stderr)
+        sys.stderr.write("usage: group_guard.py GROUP.json -- COMMAND...\n")
         return 2
     try:
         group = Group.read(arguments[0])
@@ -398,4 +399,4 @@ def main(arguments: t.Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    raise SystemExit(main(sys.argv[1:]))

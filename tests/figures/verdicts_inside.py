@@ -19,7 +19,7 @@ import sys
 import threading
 import typing as t
 
-from ansible_collections.numapin.inference.plugins.module_utils import _bench_client  # noqa: F401  Units sends it.
+from ansible_collections.numapin.inference.plugins.module_utils import _bench_client
 from ansible_collections.numapin.inference.plugins.module_utils._bench_plan import AGAIN, LOCAL, BenchmarkError, Placed
 from ansible_collections.numapin.inference.plugins.module_utils._bench_run import Service, Settings, plan
 from ansible_collections.numapin.inference.plugins.module_utils._bench_units import PREFIX, STATE, Units
@@ -27,6 +27,9 @@ from ansible_collections.numapin.inference.plugins.module_utils._cpuset import p
 from ansible_collections.numapin.inference.plugins.module_utils._facts import gather, wanted_parts
 from ansible_collections.numapin.inference.plugins.module_utils._gpu_sources import GpuSources
 from ansible_collections.numapin.inference.plugins.module_utils._host import Host
+
+# Units sends it: named, so that it is carried along.
+SENT = _bench_client
 
 # Reads the words of _bench_client.main, a JSON list a line, and answers each with a line of its own.
 CLIENT = """
