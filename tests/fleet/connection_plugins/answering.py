@@ -178,6 +178,7 @@ ANSWERS: dict[str, t.Callable[[Answer, str], Answer]] = {
     "systemd_service": always(name="nginx", state="started", status={"NeedDaemonReload": "no"}),
     "vllm_units": always(actions=[], reloaded=False),
     "tuning_info": always(tuned=True, problems=[], kernel=[], hugepages=[], interrupts=[], notes=[]),
+    "instance_watchdog": always(changed_files=[], removed_files=[], service="none"),
     "verify_timer": always(changed_files=[], removed_files=[], timer="none", problems=[], last=None),
     "kernel_settings": always(settings=[], restored=[], unsupported=[], competitors=[]),
     "hugepages": always(pools=[], mounts=[], reboot_required=False, reboot_reasons=[], drift=[], competitors=[]),
