@@ -63,8 +63,8 @@ lab-down: ## stop them
 # make test has two lanes that run beside each other and take about as long: in one what needs machines of the lab, in the other
 # what needs the built collection or containers; the rest fills up. They share nothing but .venv and the system's packages. The two
 # scenarios take most of the memory, so that one comes early and one late.
-HERE := lint types unit-tree documents artefact matrix-some units sanity importer nginx integration molecule
-LAB := lab-machines molecule-lab lab-facts lab-irqs lab-tuning oracle engine fuzz-some fleet report-test monitoring docs release-test
+HERE := lint types unit-tree documents artefact matrix-some units sanity importer nginx integration docs release-test monitoring molecule
+LAB := lab-machines molecule-lab lab-facts lab-irqs lab-tuning oracle engine fuzz-some fleet report-test
 
 .PHONY: test check
 test: $(ENVIRONMENT) $(DEV) ## everything, in two lanes beside each other
